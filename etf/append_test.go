@@ -1,0 +1,77 @@
+package etf
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestAppendWritesWhatErlangWrites(t *testing.T) {
+	for _, c := range canonical {
+		t.Run(c.name, func(t *testing.T) {
+			if got, want := Append([]byte("head"), c.term), append([]byte("head"), unhex(t, c.hex)...); !bytes.Equal(got, want) {
+				t.Errorf("got %x, want %x", got, want)
+			}
+		})
+	}
+}
+
+func TestAppendWritesAStringOnlyUpToItsLimit(t *testing.T) {
+	list := slices.Repeat(List{Uint(7)}, maxStringLength)
+	if got, want := Append(nil, list)[:4], []byte{131, tagString, 0xff, 0xff}; !bytes.Equal(got, want) {
+		t.Errorf("at the limit: %x", got)
+	}
+	list = append(list, Uint(7))
+	if got, want := Append(nil, list)[:6], []byte{131, tagList, 0, 1, 0, 0}; !bytes.Equal(got, want) {
+		t.Errorf("one more: %x", got)
+	}
+}
+
+func TestAppendSortsMaps(t *testing.T) {
+	m := Map{{Atom("b"), Uint(2)}, {Atom("a"), Uint(1)}}
+	want := Append(nil, Map{{Atom("a"), Uint(1)}, {Atom("b"), Uint(2)}})
+	if got := Append(nil, m); !bytes.Equal(got, want) {
+		t.Errorf("got %x, want %x", got, want)
+	}
+	if m[0].Key != Term(Atom("b")) {
+		t.Error("the caller's map was changed")
+	}
+}
+
+func TestAppendWritesAnyNegativeAsTheIntegerItIs(t *testing.T) {
+	if got, want := Append(nil, Negative(5)), Append(nil, Uint(5)); !bytes.Equal(got, want) {
+		t.Errorf("got %x, want %x", got, want)
+	}
+}
+
+func TestAppendPanicsOnWhatIsNoTerm(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		term Term
+	}{
+		{"nil", nil},
+		{"nil inside", List{nil}},
+		{"atom that is not UTF-8", Atom("\xff")},
+		{"atom of 256 characters", Atom(strings.Repeat("a", 256))},
+		{"tuple of 256 elements", make(Tuple, 256)},
+		{"key twice", Map{{Uint(1), Uint(1)}, {Uint(2), Uint(1)}, {Uint(1), Uint(1)}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			defer func() {
+				if words, ok := recover().(string); !ok || !strings.HasPrefix(words, "etf: ") {
+					t.Errorf("recovered %v", words)
+				}
+			}()
+			Append(nil, c.term)
+		})
+	}
+}
+
+func TestAppendIntoRoomDoesNotAllocate(t *testing.T) {
+	term := canonical[len(canonical)-1].term
+	buf := make([]byte, 0, 256)
+	if got := testing.AllocsPerRun(100, func() { Append(buf, term) }); got != 0 {
+		t.Errorf("%v allocations", got)
+	}
+}

@@ -1,0 +1,196 @@
+package portproto
+
+import "quic_dist/etf"
+
+// newFromSidecar returns an empty message of a tag that the sidecar may send, or nil.
+func newFromSidecar(tag etf.Atom) message {
+	switch tag {
+	case "hello":
+		return new(SidecarHello)
+	case "ok":
+		return new(OK)
+	case "error":
+		return new(Error)
+	case "listening":
+		return new(Listening)
+	case "resolved":
+		return new(Resolved)
+	case "dialled":
+		return new(Dialled)
+	case "accepted":
+		return new(Accepted)
+	case "closed":
+		return new(Closed)
+	case "log":
+		return new(Log)
+	default:
+		return nil
+	}
+}
+
+// SidecarHello is the sidecar's first frame.
+type SidecarHello struct {
+	Protocol uint32
+	Build    string
+	OS       string
+	Arch     string
+}
+
+func (m *SidecarHello) tag() etf.Atom            { return "hello" }
+func (m *SidecarHello) String() string           { return textForm(m) }
+func (m *SidecarHello) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *SidecarHello) fields() []field {
+	return []field{
+		{"arch", (*text)(&m.Arch)},
+		{"build", (*text)(&m.Build)},
+		{"os", (*text)(&m.OS)},
+		{"protocol", (*u32)(&m.Protocol)},
+	}
+}
+
+// OK answers [Configure] and [CloseListener].
+type OK struct {
+	ID uint32
+}
+
+func (m *OK) tag() etf.Atom            { return "ok" }
+func (m *OK) String() string           { return textForm(m) }
+func (m *OK) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *OK) fields() []field          { return []field{{"id", (*u32)(&m.ID)}} }
+
+// Error answers any request that could not be served. It is a frame, not a Go error.
+type Error struct {
+	ID   uint32
+	Code Code
+	Text string // for people
+}
+
+func (m *Error) tag() etf.Atom            { return "error" }
+func (m *Error) String() string           { return textForm(m) }
+func (m *Error) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Error) fields() []field {
+	return []field{
+		{"code", &m.Code},
+		{"id", (*u32)(&m.ID)},
+		{"text", (*text)(&m.Text)},
+	}
+}
+
+// Listening answers [Listen] with the address that is bound.
+type Listening struct {
+	ID      uint32
+	Address string
+	Port    uint16
+}
+
+func (m *Listening) tag() etf.Atom            { return "listening" }
+func (m *Listening) String() string           { return textForm(m) }
+func (m *Listening) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Listening) fields() []field {
+	return []field{
+		{"address", (*text)(&m.Address)},
+		{"id", (*u32)(&m.ID)},
+		{"port", (*u16)(&m.Port)},
+	}
+}
+
+// Resolved answers [Resolve].
+type Resolved struct {
+	ID        uint32
+	Addresses []string // 1 to MaxAddresses
+}
+
+func (m *Resolved) tag() etf.Atom            { return "resolved" }
+func (m *Resolved) String() string           { return textForm(m) }
+func (m *Resolved) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Resolved) fields() []field {
+	return []field{
+		{"addresses", (*addresses)(&m.Addresses)},
+		{"id", (*u32)(&m.ID)},
+	}
+}
+
+// Dialled answers [Dial] with a new channel, on which the VM may send Credit bytes.
+type Dialled struct {
+	ID      uint32
+	Channel uint32
+	Address string
+	Port    uint16
+	Credit  uint32
+}
+
+func (m *Dialled) tag() etf.Atom            { return "dialled" }
+func (m *Dialled) String() string           { return textForm(m) }
+func (m *Dialled) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Dialled) fields() []field {
+	return []field{
+		{"address", (*text)(&m.Address)},
+		{"channel", (*u32)(&m.Channel)},
+		{"credit", (*u32)(&m.Credit)},
+		{"id", (*u32)(&m.ID)},
+		{"port", (*u16)(&m.Port)},
+	}
+}
+
+// Accepted announces a channel that a peer opened. Node is the name it claims.
+type Accepted struct {
+	Channel uint32
+	Node    string
+	Address string
+	Port    uint16
+	Credit  uint32
+}
+
+func (m *Accepted) tag() etf.Atom            { return "accepted" }
+func (m *Accepted) String() string           { return textForm(m) }
+func (m *Accepted) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Accepted) fields() []field {
+	return []field{
+		{"address", (*text)(&m.Address)},
+		{"channel", (*u32)(&m.Channel)},
+		{"credit", (*u32)(&m.Credit)},
+		{"node", (*text)(&m.Node)},
+		{"port", (*u16)(&m.Port)},
+	}
+}
+
+// Closed is the last frame of a channel.
+type Closed struct {
+	Channel uint32
+	Reason  Reason
+	Text    string // for people
+}
+
+func (m *Closed) tag() etf.Atom            { return "closed" }
+func (m *Closed) String() string           { return textForm(m) }
+func (m *Closed) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Closed) fields() []field {
+	return []field{
+		{"channel", (*u32)(&m.Channel)},
+		{"reason", &m.Reason},
+		{"text", (*text)(&m.Text)},
+	}
+}
+
+// Log is an event for the VM's log.
+type Log struct {
+	Level Level
+	What  string
+	Facts []Fact // at most MaxFacts
+}
+
+// Fact is one attribute of a [Log].
+type Fact struct {
+	Name, Value string
+}
+
+func (m *Log) tag() etf.Atom            { return "log" }
+func (m *Log) String() string           { return textForm(m) }
+func (m *Log) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Log) fields() []field {
+	return []field{
+		{"facts", (*facts)(&m.Facts)},
+		{"level", &m.Level},
+		{"what", (*text)(&m.What)},
+	}
+}

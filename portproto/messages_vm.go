@@ -1,0 +1,191 @@
+package portproto
+
+import (
+	"time"
+
+	"quic_dist/etf"
+)
+
+// newFromVM returns an empty message of a tag that the VM may send, or nil.
+func newFromVM(tag etf.Atom) message {
+	switch tag {
+	case "hello":
+		return new(VMHello)
+	case "configure":
+		return new(Configure)
+	case "listen":
+		return new(Listen)
+	case "close_listener":
+		return new(CloseListener)
+	case "resolve":
+		return new(Resolve)
+	case "dial":
+		return new(Dial)
+	case "cancel":
+		return new(Cancel)
+	case "close":
+		return new(Close)
+	case "stop":
+		return new(Stop)
+	default:
+		return nil
+	}
+}
+
+// VMHello is the VM's first frame.
+type VMHello struct {
+	Protocol uint32
+	Build    string
+	OTP      string
+}
+
+func (m *VMHello) tag() etf.Atom            { return "hello" }
+func (m *VMHello) String() string           { return textForm(m) }
+func (m *VMHello) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *VMHello) fields() []field {
+	return []field{
+		{"build", (*text)(&m.Build)},
+		{"otp", (*text)(&m.OTP)},
+		{"protocol", (*u32)(&m.Protocol)},
+	}
+}
+
+// Configure sets what every later request needs. A nil optional field was left out. Answered with [OK].
+type Configure struct {
+	ID           uint32
+	ResetKey     [32]byte // secret
+	KeepAlive    time.Duration
+	IdleTimeout  time.Duration
+	HelloTimeout time.Duration
+	CertFile     *string
+	KeyFile      *string
+	Password     []byte // secret; empty is not the same as nil
+	CACertFile   *string
+	LogLevel     Level
+}
+
+func (m *Configure) tag() etf.Atom            { return "configure" }
+func (m *Configure) String() string           { return textForm(m) }
+func (m *Configure) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Configure) fields() []field {
+	return []field{
+		{"cacertfile", optionalText{&m.CACertFile}},
+		{"certfile", optionalText{&m.CertFile}},
+		{"hello_timeout", (*ms)(&m.HelloTimeout)},
+		{"id", (*u32)(&m.ID)},
+		{"idle_timeout", (*ms)(&m.IdleTimeout)},
+		{"keep_alive", (*ms)(&m.KeepAlive)},
+		{"keyfile", optionalText{&m.KeyFile}},
+		{"log_level", &m.LogLevel},
+		{"password", (*optionalSecret)(&m.Password)},
+		{"reset_key", (*secretKey)(&m.ResetKey)},
+	}
+}
+
+// Listen asks for a listener. An empty Address means every address; both ports 0 mean any port. Answered with
+// [Listening].
+type Listen struct {
+	ID      uint32
+	Node    string
+	Address string
+	PortMin uint16
+	PortMax uint16
+}
+
+func (m *Listen) tag() etf.Atom            { return "listen" }
+func (m *Listen) String() string           { return textForm(m) }
+func (m *Listen) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Listen) fields() []field {
+	return []field{
+		{"address", (*text)(&m.Address)},
+		{"id", (*u32)(&m.ID)},
+		{"node", (*text)(&m.Node)},
+		{"port_max", (*u16)(&m.PortMax)},
+		{"port_min", (*u16)(&m.PortMin)},
+	}
+}
+
+// CloseListener ends the listener. Answered with [OK].
+type CloseListener struct {
+	ID uint32
+}
+
+func (m *CloseListener) tag() etf.Atom            { return "close_listener" }
+func (m *CloseListener) String() string           { return textForm(m) }
+func (m *CloseListener) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *CloseListener) fields() []field          { return []field{{"id", (*u32)(&m.ID)}} }
+
+// Resolve asks for a host's addresses. Answered with [Resolved].
+type Resolve struct {
+	ID      uint32
+	Host    string
+	Timeout time.Duration
+}
+
+func (m *Resolve) tag() etf.Atom            { return "resolve" }
+func (m *Resolve) String() string           { return textForm(m) }
+func (m *Resolve) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Resolve) fields() []field {
+	return []field{
+		{"host", (*text)(&m.Host)},
+		{"id", (*u32)(&m.ID)},
+		{"timeout", (*ms)(&m.Timeout)},
+	}
+}
+
+// Dial asks for a channel to the peer Node, for the node Local, at the first of Targets that works. Answered with
+// [Dialled].
+type Dial struct {
+	ID      uint32
+	Node    string
+	Local   string
+	Targets []Target // 1 to MaxTargets
+	Timeout time.Duration
+}
+
+// Target is where a peer may be: a host name or an IP address, and a UDP port.
+type Target struct {
+	Host string
+	Port uint16
+}
+
+func (m *Dial) tag() etf.Atom            { return "dial" }
+func (m *Dial) String() string           { return textForm(m) }
+func (m *Dial) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Dial) fields() []field {
+	return []field{
+		{"id", (*u32)(&m.ID)},
+		{"local", (*text)(&m.Local)},
+		{"node", (*text)(&m.Node)},
+		{"targets", (*targets)(&m.Targets)},
+		{"timeout", (*ms)(&m.Timeout)},
+	}
+}
+
+// Cancel makes the [Resolve] or [Dial] with this ID end soon.
+type Cancel struct {
+	ID uint32
+}
+
+func (m *Cancel) tag() etf.Atom            { return "cancel" }
+func (m *Cancel) String() string           { return textForm(m) }
+func (m *Cancel) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Cancel) fields() []field          { return []field{{"id", (*u32)(&m.ID)}} }
+
+// Close ends a channel after what was sent on it. The event [Closed] follows.
+type Close struct {
+	Channel uint32
+}
+
+func (m *Close) tag() etf.Atom            { return "close" }
+func (m *Close) String() string           { return textForm(m) }
+func (m *Close) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Close) fields() []field          { return []field{{"channel", (*u32)(&m.Channel)}} }
+
+// Stop ends the sidecar.
+type Stop struct{}
+
+func (m *Stop) tag() etf.Atom            { return "stop" }
+func (m *Stop) String() string           { return textForm(m) }
+func (m *Stop) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Stop) fields() []field          { return nil }

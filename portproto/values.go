@@ -1,0 +1,270 @@
+package portproto
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"quic_dist/etf"
+)
+
+// The types of fields, one after the other. A parse that returns false may leave its target changed: the message is
+// thrown away then.
+
+type u16 uint16
+
+func (v *u16) parse(t etf.Term) bool {
+	n, ok := parseUint(t, math.MaxUint16)
+	*v = u16(n)
+	return ok
+}
+
+func (v *u16) term() etf.Term             { return etf.Uint(*v) }
+func (v *u16) appendText(b []byte) []byte { return strconv.AppendUint(b, uint64(*v), 10) }
+
+type u32 uint32
+
+func (v *u32) parse(t etf.Term) bool {
+	n, ok := parseUint(t, math.MaxUint32)
+	*v = u32(n)
+	return ok
+}
+
+func (v *u32) term() etf.Term             { return etf.Uint(*v) }
+func (v *u32) appendText(b []byte) []byte { return strconv.AppendUint(b, uint64(*v), 10) }
+
+// ms is a u32 of milliseconds.
+type ms time.Duration
+
+func (v *ms) parse(t etf.Term) bool {
+	n, ok := parseUint(t, math.MaxUint32)
+	*v = ms(time.Duration(n) * time.Millisecond)
+	return ok
+}
+
+func (v *ms) term() etf.Term             { return etf.Uint(v.count()) }
+func (v *ms) appendText(b []byte) []byte { return strconv.AppendUint(b, v.count(), 10) }
+
+func (v *ms) count() uint64 {
+	return uint64(min(max(time.Duration(*v).Milliseconds(), 0), math.MaxUint32))
+}
+
+func parseUint(t etf.Term, limit etf.Uint) (n etf.Uint, ok bool) {
+	n, ok = t.(etf.Uint)
+	return n, ok && n <= limit
+}
+
+// text is a binary of valid UTF-8, at most MaxText bytes.
+type text string
+
+func (v *text) parse(t etf.Term) bool {
+	s, ok := parseText(t)
+	*v = text(s)
+	return ok
+}
+
+func (v *text) term() etf.Term             { return textTerm(string(*v)) }
+func (v *text) appendText(b []byte) []byte { return appendQuoted(b, string(*v)) }
+
+func parseText(t etf.Term) (s string, ok bool) {
+	bin, ok := t.(etf.Binary)
+	return string(bin), ok && len(bin) <= MaxText && utf8.ValidString(string(bin))
+}
+
+// textTerm makes s fit: see [Append].
+func textTerm(s string) etf.Binary {
+	s = strings.ToValidUTF8(s, string(utf8.RuneError))
+	if len(s) > MaxText {
+		end := MaxText
+		for !utf8.RuneStart(s[end]) {
+			end--
+		}
+		s = s[:end]
+	}
+	return etf.Binary(s)
+}
+
+// optionalText is a text whose target is nil if it is left out.
+type optionalText struct{ target **string }
+
+func (v optionalText) parse(t etf.Term) bool {
+	s, ok := parseText(t)
+	*v.target = &s
+	return ok
+}
+
+func (v optionalText) leftOut() bool              { return *v.target == nil }
+func (v optionalText) term() etf.Term             { return textTerm(**v.target) }
+func (v optionalText) appendText(b []byte) []byte { return appendQuoted(b, **v.target) }
+
+// hidden is the text form of every secret.
+const hidden = "***"
+
+// optionalSecret is a binary of any length that is never shown. Nil is left out.
+type optionalSecret []byte
+
+func (v *optionalSecret) parse(t etf.Term) bool {
+	bin, ok := t.(etf.Binary)
+	*v = append(optionalSecret{}, bin...)
+	return ok
+}
+
+func (v *optionalSecret) leftOut() bool              { return *v == nil }
+func (v *optionalSecret) term() etf.Term             { return etf.Binary(*v) }
+func (v *optionalSecret) appendText(b []byte) []byte { return append(b, hidden...) }
+
+// secretKey is a binary of exactly 32 bytes that is never shown.
+type secretKey [32]byte
+
+func (v *secretKey) parse(t etf.Term) bool {
+	bin, ok := t.(etf.Binary)
+	copy(v[:], bin)
+	return ok && len(bin) == len(v)
+}
+
+func (v *secretKey) term() etf.Term             { return etf.Binary(v[:]) }
+func (v *secretKey) appendText(b []byte) []byte { return append(b, hidden...) }
+
+func (l *Level) parse(t etf.Term) bool {
+	a, ok := t.(etf.Atom)
+	*l = Level(a)
+	return ok && l.known()
+}
+
+func (l *Level) term() etf.Term             { return etf.Atom(*l) }
+func (l *Level) appendText(b []byte) []byte { return append(b, *l...) }
+
+func (c *Code) parse(t etf.Term) bool {
+	a, ok := t.(etf.Atom)
+	*c = Code(a)
+	return ok && c.known()
+}
+
+func (c *Code) term() etf.Term             { return etf.Atom(*c) }
+func (c *Code) appendText(b []byte) []byte { return append(b, *c...) }
+
+func (r *Reason) parse(t etf.Term) bool {
+	a, ok := t.(etf.Atom)
+	*r = Reason(a)
+	return ok && r.known()
+}
+
+func (r *Reason) term() etf.Term             { return etf.Atom(*r) }
+func (r *Reason) appendText(b []byte) []byte { return append(b, *r...) }
+
+// addresses is a list of 1 to MaxAddresses texts.
+type addresses []string
+
+func (v *addresses) parse(t etf.Term) bool {
+	list, ok := t.(etf.List)
+	if !ok || len(list) < 1 || len(list) > MaxAddresses {
+		return false
+	}
+	*v = make(addresses, len(list))
+	for i, e := range list {
+		if (*v)[i], ok = parseText(e); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func (v *addresses) term() etf.Term {
+	var list etf.List
+	for _, a := range (*v)[:min(len(*v), MaxAddresses)] {
+		list = append(list, textTerm(a))
+	}
+	return list
+}
+
+func (v *addresses) appendText(b []byte) []byte { return appendList(b, *v, appendQuoted) }
+
+// targets is a list of 1 to MaxTargets pairs {text, u16}.
+type targets []Target
+
+func (v *targets) parse(t etf.Term) bool {
+	list, ok := t.(etf.List)
+	if !ok || len(list) < 1 || len(list) > MaxTargets {
+		return false
+	}
+	*v = make(targets, len(list))
+	for i, e := range list {
+		pair, ok := e.(etf.Tuple)
+		if !ok || len(pair) != 2 {
+			return false
+		}
+		host, hostOK := parseText(pair[0])
+		port, portOK := parseUint(pair[1], math.MaxUint16)
+		if !hostOK || !portOK {
+			return false
+		}
+		(*v)[i] = Target{Host: host, Port: uint16(port)}
+	}
+	return true
+}
+
+func (v *targets) term() etf.Term {
+	var list etf.List
+	for _, t := range (*v)[:min(len(*v), MaxTargets)] {
+		list = append(list, etf.Tuple{textTerm(t.Host), etf.Uint(t.Port)})
+	}
+	return list
+}
+
+func (v *targets) appendText(b []byte) []byte {
+	return appendList(b, *v, func(b []byte, t Target) []byte {
+		b = appendQuoted(append(b, '{'), t.Host)
+		b = strconv.AppendUint(append(b, ','), uint64(t.Port), 10)
+		return append(b, '}')
+	})
+}
+
+// facts is a list of at most MaxFacts pairs {text, text}.
+type facts []Fact
+
+// maxFactBytes bounds what is written of facts, so that a log fits into a control frame with them and the longest what.
+const maxFactBytes = MaxControl - MaxText - 1024
+
+func (v *facts) parse(t etf.Term) bool {
+	list, ok := t.(etf.List)
+	if !ok || len(list) > MaxFacts {
+		return false
+	}
+	*v = make(facts, len(list))
+	for i, e := range list {
+		pair, ok := e.(etf.Tuple)
+		if !ok || len(pair) != 2 {
+			return false
+		}
+		name, nameOK := parseText(pair[0])
+		val, valOK := parseText(pair[1])
+		if !nameOK || !valOK {
+			return false
+		}
+		(*v)[i] = Fact{Name: name, Value: val}
+	}
+	return true
+}
+
+func (v *facts) term() etf.Term {
+	var list etf.List
+	left := maxFactBytes
+	for _, f := range (*v)[:min(len(*v), MaxFacts)] {
+		name, val := textTerm(f.Name), textTerm(f.Value)
+		if left -= len(name) + len(val); left < 0 {
+			break
+		}
+		list = append(list, etf.Tuple{name, val})
+	}
+	return list
+}
+
+func (v *facts) appendText(b []byte) []byte {
+	return appendList(b, *v, func(b []byte, f Fact) []byte {
+		b = appendQuoted(append(b, '{'), f.Name)
+		b = appendQuoted(append(b, ','), f.Value)
+		return append(b, '}')
+	})
+}
