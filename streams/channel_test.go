@@ -1,0 +1,294 @@
+package streams
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+func TestChannelCarriesFramesBothWays(t *testing.T) {
+	a, b := connected(t)
+	if got := b.Peer(); got.Node != "a@h" || got.Build != "test" || got.Wire != wireVersion {
+		t.Errorf("acceptor sees %+v", got)
+	}
+	if got := a.Peer(); got.Node != "b@h" {
+		t.Errorf("dialler sees %+v", got)
+	}
+	for _, dir := range []struct{ from, to *Channel }{{a, b}, {b, a}} {
+		sent := append(frame("hello"), frame("")...)
+		if _, err := dir.from.Write(sent); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 1000)
+		got := 0
+		for got < len(sent) {
+			n, err := dir.to.Frames(buf[got:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			got += n
+		}
+		if !bytes.Equal(buf[:got], sent) {
+			t.Errorf("got %q", buf[:got])
+		}
+	}
+	if a.Err() != nil || b.Err() != nil {
+		t.Errorf("running channels have errors: %v, %v", a.Err(), b.Err())
+	}
+}
+
+// What was written before Finish arrives, and both ends end.
+func TestFinishDeliversEverything(t *testing.T) {
+	a, b := connected(t)
+	const frames, size = 300, 40_000 // more than all windows hold, so that Finish begins with much to deliver
+	go func() {
+		body := string(make([]byte, size))
+		for range frames {
+			if _, err := a.Write(frame(body)); err != nil {
+				t.Errorf("write: %v", err)
+			}
+		}
+		if err := a.Finish(within(t)); err != nil {
+			t.Errorf("finish: %v", err)
+		}
+	}()
+	buf := make([]byte, 100_000)
+	total := 0
+	for {
+		n, err := b.Frames(buf)
+		total += n
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := frames * (size + prefixSize); total != want {
+		t.Errorf("%d bytes arrived of %d", total, want)
+	}
+	wantReason(t, io.EOF, PeerClosed)
+	if err := b.Close(CloseNone, ""); err != nil {
+		t.Error(err)
+	}
+	await(t, a.Done(), "the end of the one who finished")
+	wantReason(t, a.Err(), PeerClosed)
+	wantReason(t, b.Err(), PeerClosed)
+}
+
+func TestFinishEndsWithItsContext(t *testing.T) {
+	a, b := connected(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if err := a.Finish(ctx); err != context.DeadlineExceeded {
+		t.Errorf("finish: %v", err)
+	}
+	await(t, a.Done(), "our end")
+	await(t, b.Done(), "the peer's end")
+	wantReason(t, b.Err(), PeerClosed)
+}
+
+func TestCloseCodesBecomeReasonsAtBothEnds(t *testing.T) {
+	for code, reason := range map[ErrorCode]EndReason{
+		CloseNone: PeerClosed, CloseInternal: ConnectionLost, CloseProtocol: ProtocolError, CloseStopping: Stopping, CloseRefused: ConnectionLost,
+	} {
+		t.Run(code.String(), func(t *testing.T) {
+			a, b := connected(t)
+			a.Close(code, "because\nof this")
+			await(t, b.Done(), "the peer's end")
+			wantReason(t, a.Err(), reason)
+			wantReason(t, b.Err(), reason)
+			_, err := b.Frames(make([]byte, 100))
+			wantReason(t, err, reason)
+			_, err = b.Write([]byte{0})
+			wantReason(t, err, reason)
+		})
+	}
+}
+
+func TestPeerThatStopsInAFrameBreaksTheProtocol(t *testing.T) {
+	a, b := connected(t)
+	whole := frame("whole")
+	a.Write(append(whole, frame("half")[:6]...))
+	a.CloseWrite()
+	buf := make([]byte, 100)
+	if n, err := b.Frames(buf); err != nil || !bytes.Equal(buf[:n], whole) {
+		t.Fatalf("%q, %v", buf[:n], err)
+	}
+	_, err := b.Frames(buf)
+	wantReason(t, err, ProtocolError)
+	await(t, a.Done(), "the end of the culprit")
+	wantReason(t, a.Err(), ProtocolError)
+}
+
+func TestFrameOverTheLimitBreaksTheProtocol(t *testing.T) {
+	a, b := connected(t)
+	a.Write(binary.BigEndian.AppendUint32(nil, maxFrame+1))
+	_, err := b.Frames(make([]byte, 100))
+	wantReason(t, err, ProtocolError)
+	await(t, a.Done(), "the end of the culprit")
+	wantReason(t, a.Err(), ProtocolError)
+}
+
+func TestResetOfTheMainStreamBreaksTheProtocol(t *testing.T) {
+	a, b := connected(t)
+	a.main.CancelWrite(7)
+	_, err := b.Frames(make([]byte, 100))
+	wantReason(t, err, ProtocolError)
+	await(t, a.Done(), "the end of the culprit")
+}
+
+func TestNoStreamButTheMainStreamCanBeOpened(t *testing.T) {
+	a, b := connected(t)
+	finished := func(c *Channel) {
+		if err := c.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The main stream's end makes no room for another.
+	finished(a)
+	finished(b)
+	for _, c := range []*Channel{a, b} {
+		if _, err := c.Frames(make([]byte, 100)); err != io.EOF {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]*Channel{"dialler": a, "acceptor": b} {
+		if _, err := c.conn.OpenStream(); err == nil {
+			t.Errorf("%s: a second bidirectional stream", name)
+		}
+		if _, err := c.conn.OpenUniStream(); err == nil {
+			t.Errorf("%s: a unidirectional stream", name)
+		}
+		if err := c.conn.SendDatagram([]byte("x")); err == nil {
+			t.Errorf("%s: a datagram", name)
+		}
+	}
+}
+
+func TestPeerThatVanishesIsLost(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.KeepAlive = 0
+	cfg.IdleTimeout = scaled(time.Second)
+	b, at := listening(t, cfg)
+	a := start(t, cfg)
+	dialled, _ := pair(t, a, b, at)
+	// The peer's socket goes without a word.
+	b.mu.Lock()
+	l := b.listener
+	b.mu.Unlock()
+	l.shut(errNotListening)
+	l.socket.conn.Close()
+	await(t, dialled.Done(), "the loss of the peer")
+	wantReason(t, dialled.Err(), ConnectionLost)
+}
+
+func TestRunEndsChannelsAsStopping(t *testing.T) {
+	b, at := listening(t, testConfig(t))
+	a := start(t, testConfig(t))
+	dialled, accepted := pair(t, a, b, at)
+	b.stop(t)
+	await(t, accepted.Done(), "our end")
+	await(t, dialled.Done(), "the peer's end")
+	wantReason(t, accepted.Err(), Stopping)
+	wantReason(t, dialled.Err(), Stopping)
+}
+
+// A writer whose peer does not read blocks, and is released by Close.
+func TestCloseReleasesABlockedWriter(t *testing.T) {
+	a, _ := connected(t)
+	blocked := make(chan error)
+	go func() {
+		p := make([]byte, 1<<20)
+		for {
+			if _, err := a.Write(p); err != nil {
+				blocked <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-blocked:
+		t.Fatalf("write: %v", err)
+	case <-time.After(50 * time.Millisecond): // whether it blocks already does not matter
+	}
+	a.Close(CloseNone, "")
+	select {
+	case err := <-blocked:
+		wantReason(t, err, PeerClosed)
+	case <-time.After(scaled(10 * time.Second)):
+		t.Fatal("the writer is still blocked")
+	}
+}
+
+func TestManyFramesThroughManyBuffers(t *testing.T) {
+	a, b := connected(t)
+	r := rand.New(rand.NewPCG(1, 2))
+	var sent []byte
+	for range 200 {
+		size := r.IntN(200_000)
+		if r.IntN(2) == 0 {
+			size = r.IntN(100)
+		}
+		body := make([]byte, size)
+		for i := range body {
+			body[i] = byte(r.Uint32())
+		}
+		sent = append(sent, frame(string(body))...)
+	}
+	go func() {
+		for p := sent; len(p) > 0; {
+			n := min(len(p), 1+r.IntN(150_000))
+			if _, err := a.Write(p[:n]); err != nil {
+				t.Errorf("write: %v", err)
+				return
+			}
+			p = p[n:]
+		}
+		a.CloseWrite()
+	}()
+	buf := make([]byte, 65_536)
+	var got []byte
+	for {
+		n, err := b.Frames(buf)
+		got = append(got, buf[:n]...)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(got, sent) {
+		t.Errorf("%d bytes differ from the %d sent", len(got), len(sent))
+	}
+}
+
+// BenchmarkChannel moves 64 KB at a time through one channel on loopback.
+func BenchmarkChannel(b *testing.B) {
+	from, to := connected(b)
+	p := frame(string(make([]byte, 65_536-prefixSize)))
+	b.SetBytes(int64(len(p)))
+	b.ReportAllocs()
+	b.ResetTimer()
+	go func() {
+		for range b.N {
+			if _, err := from.Write(p); err != nil {
+				b.Errorf("write: %v", err)
+				return
+			}
+		}
+	}()
+	buf := make([]byte, 256<<10)
+	for total := 0; total < b.N*len(p); {
+		n, err := to.Frames(buf)
+		if err != nil {
+			b.Fatal(err)
+		}
+		total += n
+	}
+}

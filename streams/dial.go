@@ -1,0 +1,424 @@
+package streams
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+const (
+	// stagger is how long an address has for itself before the next is tried beside it (RFC 8305, section 5).
+	stagger = 250 * time.Millisecond
+
+	// dialLimit bounds a dial whose context has no deadline.
+	dialLimit = 30 * time.Second
+
+	maxTargets       = 64
+	maxAddressesEach = 8 // of one host name
+)
+
+// A Dial says whom to connect to.
+type Dial struct {
+	Node    string // whom
+	Local   string // our node's name
+	Targets []Target
+}
+
+// A Target is where a node may be found.
+type Target struct {
+	Host string // a name or an IP address
+	Port uint16
+}
+
+func (t Target) String() string {
+	return net.JoinHostPort(printable(t.Host), strconv.Itoa(int(t.Port)))
+}
+
+// Dial connects to a node at the first of the targets' addresses that answers, and exchanges hellos with it. An
+// address is given a moment for itself before the next is tried beside it. The dial ends when ctx does, at the latest.
+func (e *Endpoint) Dial(ctx context.Context, d Dial) (*Channel, error) {
+	op := "dial " + printable(d.Node)
+	if !e.enter() {
+		return nil, &Error{CodeCancelled, op, errStopping}
+	}
+	defer e.work.Done()
+	if len(d.Targets) == 0 || len(d.Targets) > maxTargets {
+		return nil, failure(CodeLimit, op, "%d targets: there must be 1 to %d", len(d.Targets), maxTargets)
+	}
+	if !isNodeName(d.Local) {
+		return nil, failure(CodeInternal, op, "%q is not a node name", printable(d.Local))
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, dialLimit)
+	defer cancel()
+	ctx, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
+	unwatch := context.AfterFunc(e.life, func() { abort(errStopping) })
+	defer unwatch()
+
+	won, failures := e.race(ctx, d.Targets)
+	if won.conn == nil {
+		return nil, summary(ctx, op, failures)
+	}
+	c, code, err := e.introduce(ctx, won, d)
+	if err != nil {
+		return nil, failure(code, op, "%s: %w", won.addr, err)
+	}
+	return c, nil
+}
+
+// A candidate is an address to try, or why a target has none.
+type candidate struct {
+	addr netip.AddrPort
+	err  *Error
+}
+
+// An outcome is what became of a candidate.
+type outcome struct {
+	addr     netip.AddrPort
+	settings *settings  // under which it was dialled
+	conn     *quic.Conn // nil: err says why
+	err      *Error
+}
+
+// race tries candidates until a connection is made, all have failed, or ctx has ended. It returns when everything it has started
+// is gone, but for the winner.
+func (e *Endpoint) race(ctx context.Context, targets []Target) (won outcome, failures []*Error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	over := make(chan struct{})
+	defer wg.Wait()
+	defer close(over)
+	defer cancel(errLost)
+
+	candidates := make(chan candidate)
+	// Owns the look-ups; ends with ctx or the race; race waits.
+	wg.Go(func() { gather(ctx, targets, candidates, over) })
+	outcomes := make(chan outcome)
+	running := 0
+	next := time.NewTimer(stagger)
+	next.Stop()
+	defer next.Stop()
+
+	source := candidates // nil while the youngest attempt has its moment for itself
+	for candidates != nil || running > 0 {
+		select {
+		case c, ok := <-source:
+			switch {
+			case !ok:
+				source, candidates = nil, nil
+			case c.err != nil:
+				failures = append(failures, c.err)
+			case ctx.Err() != nil:
+				failures = append(failures, failure(CodeTimeout, c.addr.String(), "not tried for lack of time"))
+			default:
+				running++
+				source = nil
+				next.Reset(stagger)
+				// Owns the attempt and, until it is handed over, its connection; ends with ctx; race waits.
+				wg.Go(func() {
+					o := e.attempt(ctx, c.addr)
+					select {
+					case outcomes <- o:
+					case <-over:
+						if o.conn != nil {
+							closeConn(o.conn, CloseNone, errLost.Error())
+						}
+					}
+				})
+			}
+		case <-next.C:
+			source = candidates
+		case o := <-outcomes:
+			running--
+			if o.conn != nil {
+				return o, nil
+			}
+			failures = append(failures, o.err)
+			source = candidates
+		}
+	}
+	return outcome{}, failures
+}
+
+var errLost = errors.New("another address was faster")
+
+// gather resolves all targets at once and passes on what it finds: the targets that are addresses first and in their
+// order, then names in the order in which they are resolved. It closes candidates when it is done, and ends early if the
+// race is over.
+func gather(ctx context.Context, targets []Target, candidates chan<- candidate, over <-chan struct{}) {
+	var wg sync.WaitGroup
+	defer close(candidates)
+	defer wg.Wait()
+	pass := func(c candidate) bool {
+		select {
+		case candidates <- c:
+			return true
+		case <-over:
+			return false
+		}
+	}
+	var names []Target
+	for _, t := range targets {
+		addr, err := netip.ParseAddr(t.Host)
+		if err != nil && t.Port != 0 {
+			names = append(names, t)
+			continue
+		}
+		c := candidate{addr: netip.AddrPortFrom(addr.Unmap(), t.Port)}
+		if t.Port == 0 {
+			c.err = failure(CodeBadAddress, t.String(), "port 0 cannot be dialled")
+		}
+		if !pass(c) {
+			return
+		}
+	}
+	for _, t := range names {
+		// Owns the look-up of one name; ends with ctx or the race; gather waits.
+		wg.Go(func() {
+			addrs, err := Resolve(ctx, t.Host)
+			if e, ok := errors.AsType[*Error](err); ok {
+				pass(candidate{err: e})
+			}
+			for _, addr := range alternate(addrs) {
+				if !pass(candidate{addr: netip.AddrPortFrom(addr, t.Port)}) {
+					return
+				}
+			}
+		})
+	}
+}
+
+// alternate orders a host's addresses so that the families take turns, beginning with the one that the resolver prefers
+// (RFC 8305, section 4), and keeps as many as are tried.
+func alternate(addrs []netip.Addr) []netip.Addr {
+	var same, other []netip.Addr // as the first
+	for _, a := range addrs {
+		if a.Is4() == addrs[0].Is4() {
+			same = append(same, a)
+		} else {
+			other = append(other, a)
+		}
+	}
+	var mixed []netip.Addr
+	for i := range max(len(same), len(other)) {
+		if i < len(same) {
+			mixed = append(mixed, same[i])
+		}
+		if i < len(other) {
+			mixed = append(mixed, other[i])
+		}
+	}
+	return mixed[:min(len(mixed), maxAddressesEach)]
+}
+
+// attempt makes a QUIC connection to one address, with a probe beside it.
+func (e *Endpoint) attempt(ctx context.Context, addr netip.AddrPort) outcome {
+	began := time.Now()
+	cfg := e.current.Load()
+	fail := func(code Code, format string, args ...any) outcome {
+		return outcome{addr: addr, err: failure(code, addr.String(), format, args...)}
+	}
+	s, err := e.dialSocket(addr.Addr())
+	switch {
+	case errors.Is(err, errStopping):
+		return fail(CodeCancelled, "%w", err)
+	case err != nil:
+		return fail(CodeInternal, "open a UDP socket: %w", err)
+	}
+	if !s.reaches(addr.Addr()) {
+		e.release(s)
+		return fail(CodeUnreachable, "this host has no %s", family(addr.Addr()))
+	}
+
+	deadline, _ := ctx.Deadline() // Dial has set one
+	limit := max(time.Until(deadline), time.Millisecond)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	found := make(chan finding, 1)
+	// Owns the probe's socket; ends with ctx; is waited for below.
+	go func() { found <- probe(ctx, s.local.Addr(), addr, cancel) }()
+	conn, err := s.transport.Dial(ctx, net.UDPAddrFromAddrPort(addr), cfg.client, cfg.diallerQUIC(limit))
+	cancel(nil)
+	finding := <-found
+	if err == nil {
+		e.work.Add(1) // Dial has entered, so this is not the first
+		context.AfterFunc(conn.Context(), func() {
+			defer e.work.Done()
+			e.release(s)
+		})
+		return outcome{addr: addr, settings: cfg, conn: conn}
+	}
+	e.release(s)
+
+	// If ctx has ended, err is its cause: the probe's finding, the deadline, or the end of the race.
+	took := time.Since(began).Round(100 * time.Millisecond)
+	switch _, handshakeTimeout := errors.AsType[*quic.HandshakeTimeoutError](err); {
+	case errors.Is(err, errPortRefused):
+		return fail(CodeRefused, "%w", err)
+	case errors.Is(err, errNoRoute):
+		return fail(CodeUnreachable, "no route from this host: check the address, routes and interfaces")
+	case errors.Is(err, errNotAllowed):
+		return fail(CodePermissionDenied, "%w", err)
+	case errors.Is(err, errLost), errors.Is(err, errStopping), errors.Is(err, context.Canceled):
+		return fail(CodeCancelled, "cancelled after %v", took)
+	case handshakeTimeout, errors.Is(err, context.DeadlineExceeded), isIdle(err):
+		if finding.answered {
+			return fail(CodeTimeout, "no QUIC answer within %v, but bytes that are not QUIC: another program has this UDP port", took)
+		}
+		return fail(CodeTimeout, "no QUIC answer within %v: nothing listens there, a firewall drops UDP, or what listens is not QUIC", took)
+	}
+	code, why := handshakeFailure(err)
+	return fail(code, "%w", why)
+}
+
+func isIdle(err error) bool {
+	_, ok := errors.AsType[*quic.IdleTimeoutError](err)
+	return ok
+}
+
+func family(addr netip.Addr) string {
+	if addr.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
+// handshakeFailure gives the error of a dialler's connection that has not become a channel its code and words. It serves
+// the hello as well as the TLS handshake: a dialler's part of the latter is over before the acceptor has judged its certificate.
+func handshakeFailure(err error) (Code, error) {
+	if e, ok := errors.AsType[*quic.TransportError](err); ok {
+		if !e.ErrorCode.IsCryptoError() {
+			if e.ErrorCode == quic.ConnectionRefused {
+				return CodePeerRefused, errors.New("the peer takes no connection now: too many wait for their hello, or it is about to stop")
+			}
+			return CodePeerRefused, err
+		}
+		return alertFailure(e)
+	}
+	if e, ok := errors.AsType[*quic.VersionNegotiationError](err); ok {
+		return CodeWireVersion, fmt.Errorf("the peer speaks QUIC versions %v, this node %v", e.Theirs, e.Ours)
+	}
+	if e, ok := errors.AsType[*quic.ApplicationError](err); ok {
+		if ErrorCode(e.ErrorCode) == CloseWireVersion {
+			return CodeWireVersion, closedBy(e)
+		}
+		return CodePeerRefused, closedBy(e)
+	}
+	if isIdle(err) {
+		return CodeTimeout, errors.New("the peer fell silent before its hello")
+	}
+	if meaning(err) != nil {
+		return CodeUnreachable, err
+	}
+	return CodeInternal, err
+}
+
+// alertFailure gives a failed TLS handshake its code and words. RFC 8446, section 6.2 has the alerts.
+func alertFailure(e *quic.TransportError) (Code, error) {
+	const (
+		firstAlert            = 0x100 // RFC 9001, section 4.8
+		noApplicationProtocol = 120
+		badCertificate        = 42
+		lastAboutCertificates = 49
+		certificateRequired   = 116
+	)
+	alert := uint8(e.ErrorCode - firstAlert)
+	words := tls.AlertError(alert).Error()
+	switch {
+	case alert == noApplicationProtocol && e.Remote:
+		return CodeWireVersion, fmt.Errorf("the peer speaks QUIC but not %s, which is what this node speaks: it is another version of quic_dist or another program", alpn)
+	case alert == noApplicationProtocol:
+		return CodeWireVersion, fmt.Errorf("the peer speaks QUIC and names no protocol of ours, which is %s: it is another program (%w)", alpn, e)
+	case e.Remote && (alert >= badCertificate && alert <= lastAboutCertificates || alert == certificateRequired):
+		return CodeUntrusted, fmt.Errorf("the peer refuses this node's certificate (%s): check that its authority issued certfile, for client authentication, and that it is not expired", words)
+	case e.Remote:
+		return CodePeerRefused, fmt.Errorf("the peer ended the TLS handshake (%s)", words)
+	}
+	if why, ok := errors.AsType[*tls.CertificateVerificationError](e); ok {
+		return CodeUntrusted, fmt.Errorf("this node refuses the peer's certificate: %w: check the peer's certfile and this node's cacertfile", why.Err)
+	}
+	return CodeUntrusted, fmt.Errorf("this node ended the TLS handshake: %w", e)
+}
+
+// introduce is the dialler's side of WIRE.md, section 3. If it does not end in a channel, it closes the connection.
+func (e *Endpoint) introduce(ctx context.Context, o outcome, d Dial) (*Channel, Code, error) {
+	conn := o.conn
+	fail := func(err error) (*Channel, Code, error) {
+		if ctx.Err() != nil {
+			closeConn(conn, CloseNone, "the dial was given up")
+			e := ended(ctx, "", "the peer answers but did not say its hello in time")
+			return nil, e.Code, e.Err
+		}
+		if breach, ok := errors.AsType[*brokenError](err); ok {
+			closeConn(conn, CloseProtocol, breach.what)
+			return nil, CodePeerRefused, fmt.Errorf("the peer breaks the protocol: %w", breach)
+		}
+		closeConn(conn, CloseInternal, "")
+		code, why := handshakeFailure(err)
+		return nil, code, why
+	}
+	main, err := conn.OpenStreamSync(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	ours := Hello{Wire: wireVersion, Build: o.settings.Build, Node: d.Local}
+	var peer Hello
+	err = inTime(ctx, main, func() (err error) {
+		if err = writeHello(main, ours); err == nil {
+			peer, err = readHello(main)
+		}
+		return err
+	})
+	if err != nil {
+		return fail(err)
+	}
+	if peer.Wire != wireVersion {
+		words := fmt.Errorf("the acceptor speaks wire version %d, the dialler %d", peer.Wire, wireVersion)
+		closeConn(conn, CloseWireVersion, words.Error())
+		return nil, CodeWireVersion, words
+	}
+	if err := e.authenticate(o.settings, conn, peer); err != nil {
+		closeConn(conn, CloseRefused, "")
+		return nil, CodeUntrusted, err
+	}
+	c, err := e.adopt(conn, main, peer)
+	if err != nil {
+		closeConn(conn, CloseStopping, err.Error())
+		return nil, CodeCancelled, err
+	}
+	return c, "", nil
+}
+
+// summary makes one error of all that the targets came to. Its code is the one that tells most, since with several
+// addresses the others are often no more than the wrong ones.
+func summary(ctx context.Context, op string, failures []*Error) *Error {
+	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return ended(ctx, op, "")
+	}
+	telling := []Code{CodeUntrusted, CodeWireVersion, CodePeerRefused, CodePermissionDenied, CodeRefused, CodeTimeout,
+		CodeUnreachable, CodeUnknownHost, CodeBadAddress}
+	code, rank := CodeInternal, len(telling)
+	var words []string
+	for _, f := range failures {
+		words = append(words, f.Error())
+		for i, c := range telling[:rank] {
+			if f.Code == c {
+				code, rank = c, i
+			}
+		}
+	}
+	if len(failures) == 0 {
+		return ended(ctx, op, "no address was found in time")
+	}
+	return &Error{code, op, errors.New(strings.Join(words, "; "))}
+}

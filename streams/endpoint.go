@@ -1,0 +1,227 @@
+package streams
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+const (
+	// The windows bound what a peer can make us hold for a channel whose BEAM does not read. They begin with what fills a path of 1
+	// Gbit/s and 8 ms, and grow to what fills one of 1 Gbit/s and 64 ms. The connection's are the stream's: there is one stream.
+	initialReceiveWindow = 1 << 20
+	maxReceiveWindow     = 8 << 20
+
+	// defaultMaxPending is how many inbound connections may be between their first packet and their acceptance. Each costs some
+	// 50 KB and a TLS handshake; the nodes of a cluster that all restart at once fit in, and a flood does not.
+	defaultMaxPending = 256
+)
+
+// Config is what an [Endpoint] needs to know. Zero durations are an error, but for KeepAlive, which is then off.
+type Config struct {
+	Build        string        // our version, for the peer's log
+	ResetKey     [32]byte      // survives the sidecar: the key of stateless resets
+	KeepAlive    time.Duration // how often an idle connection holds its path open
+	IdleTimeout  time.Duration // silence after which a connection is lost
+	HelloTimeout time.Duration // for an inbound connection, from its first packet to its hello
+	Identity     *Identity
+	Log          *slog.Logger // nil: no log
+	MaxPending   int          // inbound connections that wait for their hello; 0: a default
+}
+
+// settings is what is derived from a Config, and never changes once made.
+type settings struct {
+	Config
+	server *tls.Config
+	client *tls.Config
+	quic   quic.Config // what both roles have in common
+}
+
+func newSettings(cfg Config) (*settings, error) {
+	switch {
+	case cfg.Identity == nil:
+		return nil, failure(CodeInternal, "configure", "no identity")
+	case cfg.IdleTimeout <= 0 || cfg.HelloTimeout <= 0 || cfg.KeepAlive < 0:
+		return nil, failure(CodeInternal, "configure", "idle timeout %v, hello timeout %v, keep-alive %v: a timeout must be positive",
+			cfg.IdleTimeout, cfg.HelloTimeout, cfg.KeepAlive)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.MaxPending <= 0 {
+		cfg.MaxPending = defaultMaxPending
+	}
+	return &settings{
+		Config: cfg,
+		server: cfg.Identity.serverTLS(),
+		client: cfg.Identity.clientTLS(),
+		quic: quic.Config{
+			MaxIdleTimeout:                 cfg.IdleTimeout,
+			KeepAlivePeriod:                cfg.KeepAlive,
+			InitialStreamReceiveWindow:     initialReceiveWindow,
+			MaxStreamReceiveWindow:         maxReceiveWindow,
+			InitialConnectionReceiveWindow: initialReceiveWindow,
+			MaxConnectionReceiveWindow:     maxReceiveWindow,
+			MaxIncomingUniStreams:          -1,
+			// No stream is ever released, so that the one that the acceptor allows stays the only one after its end.
+			RequireStreamCreditRelease: true,
+		},
+	}, nil
+}
+
+// acceptorQUIC is the configuration of the role that was dialled. quic-go gives a handshake twice its idle timeout in all.
+func (s *settings) acceptorQUIC() *quic.Config {
+	c := s.quic
+	c.HandshakeIdleTimeout = s.HelloTimeout / 2
+	c.MaxIncomingStreams = 1
+	return &c
+}
+
+// diallerQUIC is the configuration of the dialler, whose handshake is bounded by a context that ends within limit.
+func (s *settings) diallerQUIC(limit time.Duration) *quic.Config {
+	c := s.quic
+	c.HandshakeIdleTimeout = limit
+	c.MaxIncomingStreams = -1
+	return &c
+}
+
+// An Endpoint is the QUIC side of a sidecar: it listens, dials, and owns every socket and connection.
+//
+//	Run  owns ----> sockets (a quic.Transport each) ----> connections ----> Channels
+//	                   ^ listener's, or the dialler's         ^ held by their socket's count of users
+//
+// Every goroutine of the package is either a call of the user's own or counted in work, and ends when life does. A caller that
+// uses an endpoint must call Run, before, after or while it calls Listen and Dial; the other methods may be called by any
+// goroutine at any time.
+type Endpoint struct {
+	run     [runSize]byte // begins all connection IDs of this sidecar
+	current atomic.Pointer[settings]
+
+	life context.Context // ends with cause errStopping, or with what went wrong
+	end  context.CancelCauseFunc
+	work sync.WaitGroup // everything that Run waits for; begun by enter, so that none begins once stopped
+
+	pending  atomic.Int64  // inbound connections between their first packet and their acceptance
+	accepted chan *Channel // from greet to Accept; unbuffered, since whoever waits there counts as pending
+	refusals bucket        // how many failed inbound connections are logged
+
+	listening sync.Mutex // serialises Listen and CloseListener; taken before mu
+
+	mu        sync.Mutex // guards what follows; held for no call that blocks
+	stopped   bool
+	sockets   map[*socket]struct{}
+	channels  map[*Channel]struct{}
+	listener  *listener
+	ephemeral *socket // for dials that the listener's socket cannot make
+}
+
+// NewEndpoint returns an endpoint with no sockets and no goroutines.
+func NewEndpoint(cfg Config) (*Endpoint, error) {
+	s, err := newSettings(cfg)
+	if err != nil {
+		return nil, err
+	}
+	e := &Endpoint{
+		accepted: make(chan *Channel),
+		refusals: bucket{rate: 1, burst: 20},
+		sockets:  make(map[*socket]struct{}),
+		channels: make(map[*Channel]struct{}),
+	}
+	rand.Read(e.run[:])
+	e.current.Store(s)
+	e.life, e.end = context.WithCancelCause(context.Background())
+	return e, nil
+}
+
+// Reconfigure makes cfg serve connections that begin from now on. A new ResetKey serves new sockets only.
+func (e *Endpoint) Reconfigure(cfg Config) error {
+	s, err := newSettings(cfg)
+	if err != nil {
+		return err
+	}
+	e.current.Store(s)
+	return nil
+}
+
+// Run serves until ctx ends, or until a socket fails, whose error it returns. It then closes every channel with
+// CloseStopping, and returns when all sockets are closed and all goroutines are gone. It may be called once.
+func (e *Endpoint) Run(ctx context.Context) error {
+	unwatch := context.AfterFunc(ctx, func() { e.end(errStopping) })
+	defer unwatch()
+	<-e.life.Done()
+
+	e.mu.Lock()
+	e.stopped = true // from here on nobody enters, so the snapshots are complete and work can only shrink
+	var channels []*Channel
+	for c := range e.channels {
+		channels = append(channels, c)
+	}
+	var sockets []*socket
+	for s := range e.sockets {
+		sockets = append(sockets, s)
+	}
+	e.mu.Unlock()
+
+	// Every peer is told before any socket goes.
+	var closing sync.WaitGroup
+	for _, c := range channels {
+		closing.Go(func() { c.Close(CloseStopping, errStopping.Error()) })
+	}
+	closing.Wait()
+	for _, s := range sockets {
+		s.close()
+	}
+	e.work.Wait()
+
+	if cause := context.Cause(e.life); !errors.Is(cause, errStopping) {
+		return cause
+	}
+	return nil
+}
+
+// enter counts a piece of work that Run must wait for, and reports false if it is too late to begin any.
+// Who enters calls e.work.Done.
+func (e *Endpoint) enter() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.stopped {
+		e.work.Add(1)
+	}
+	return !e.stopped
+}
+
+// adopt makes a channel of a connection whose hellos are exchanged. Run closes it; the connection's end removes it.
+func (e *Endpoint) adopt(conn *quic.Conn, main *quic.Stream, peer Hello) (*Channel, error) {
+	c := newChannel(conn, main, peer)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stopped {
+		return nil, errStopping
+	}
+	e.channels[c] = struct{}{}
+	e.work.Add(1)
+	context.AfterFunc(conn.Context(), func() {
+		defer e.work.Done()
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.channels, c)
+	})
+	return c, nil
+}
+
+// authenticate is the step between the hellos and the first distribution byte, where each side makes sure that the peer
+// is who it says it is. Both roles pass it with the peer's hello known: the acceptor before it answers with its own, the
+// dialler before it hands the channel out. What authenticates today is the certificate, which TLS has verified and the
+// identity compares with the claimed name, and that takes no message. A proof that does take messages has its place here and
+// nowhere else: after this nothing but distribution frames travels on the main stream, and before this nothing of it has
+// reached a BEAM.
+func (e *Endpoint) authenticate(s *settings, conn *quic.Conn, peer Hello) error {
+	return s.Identity.admits(conn.ConnectionState().TLS.PeerCertificates, peer.Node)
+}

@@ -1,0 +1,153 @@
+package streams
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+
+	"quic_dist/etf"
+)
+
+func TestHelloRoundTrip(t *testing.T) {
+	for _, h := range []Hello{
+		{Wire: 1, Build: "0.1.0", Node: "a@host"},
+		{Wire: 1, Build: "", Node: "ä@höst", Features: []string{"lanes", "x"}},
+		{Wire: 1, Build: strings.Repeat("b", maxBuild), Node: strings.Repeat("n", maxNode-1) + "@"},
+	} {
+		message := appendHello([]byte("before"), h)[len("before"):]
+		r := bytes.NewReader(append(message, "frames"...))
+		got, err := readHello(r)
+		if err != nil || !reflect.DeepEqual(got, h) {
+			t.Errorf("%+v became %+v, %v", h, got, err)
+		}
+		if rest, _ := io.ReadAll(r); string(rest) != "frames" {
+			t.Errorf("it read beyond the hello, %q is left", rest)
+		}
+		for i := range message {
+			if _, err := readHello(bytes.NewReader(message[:i])); err == nil {
+				t.Fatalf("%d of %d bytes are a hello", i, len(message))
+			}
+			if i > prefixSize {
+				if _, err := parseHello(message[prefixSize:i]); err == nil {
+					t.Fatalf("%d of %d bytes are a hello's body", i-prefixSize, len(message)-prefixSize)
+				}
+			}
+		}
+	}
+}
+
+// The document's example, byte for byte as Erlang writes it.
+func TestHelloIsWhatTheDocumentSays(t *testing.T) {
+	want := "\x83h\x02w\x05hellot\x00\x00\x00\x04" +
+		"w\x05buildm\x00\x00\x00\x050.1.0" +
+		"w\x08featuresj" +
+		"w\x04nodem\x00\x00\x00\x06a@host" +
+		"w\x04wirea\x01"
+	got := appendHello(nil, Hello{Wire: 1, Build: "0.1.0", Node: "a@host"})
+	if binary.BigEndian.Uint32(got) != uint32(len(want)) || string(got[prefixSize:]) != want {
+		t.Errorf("got  %q\nwant %q", got[prefixSize:], want)
+	}
+}
+
+func TestHelloIgnoresUnknownFields(t *testing.T) {
+	h, err := parseHello(etf.Append(nil, etf.Tuple{etf.Atom("hello"), etf.Map{
+		{Key: etf.Atom("build"), Value: etf.Binary("b")},
+		{Key: etf.Atom("features"), Value: etf.List{}},
+		{Key: etf.Atom("node"), Value: etf.Binary("a@h")},
+		{Key: etf.Atom("wire"), Value: etf.Uint(1)},
+		{Key: etf.Atom("zeal"), Value: etf.Tuple{etf.Uint(11)}},
+		{Key: etf.Binary("not an atom"), Value: etf.Uint(1)},
+	}}))
+	if err != nil || h.Node != "a@h" {
+		t.Errorf("%+v, %v", h, err)
+	}
+}
+
+func TestHelloOfAnotherVersionIsReadAsFarAsItsVersion(t *testing.T) {
+	h, err := parseHello(etf.Append(nil, etf.Tuple{etf.Atom("hello"), etf.Map{{Key: etf.Atom("wire"), Value: etf.Uint(2)}}}))
+	if err != nil || h.Wire != 2 {
+		t.Errorf("%+v, %v", h, err)
+	}
+}
+
+func TestHelloRefusesHostileInput(t *testing.T) {
+	good := map[etf.Atom]etf.Term{
+		"build": etf.Binary("b"), "features": etf.List{}, "node": etf.Binary("a@h"), "wire": etf.Uint(1),
+	}
+	with := func(key etf.Atom, value etf.Term) []byte {
+		var m etf.Map
+		for k, v := range good {
+			if k == key {
+				v = value
+			}
+			if v != nil {
+				m = append(m, etf.Pair{Key: k, Value: v})
+			}
+		}
+		return etf.Append(nil, etf.Tuple{etf.Atom("hello"), m})
+	}
+	if _, err := parseHello(with("", nil)); err != nil {
+		t.Fatalf("the good one: %v", err)
+	}
+	for name, body := range map[string][]byte{
+		"nothing":              nil,
+		"garbage":              []byte("GET / HTTP/1.1\r\n"),
+		"no tuple":             etf.Append(nil, etf.Atom("hello")),
+		"short tuple":          etf.Append(nil, etf.Tuple{etf.Atom("hello")}),
+		"other tag":            etf.Append(nil, etf.Tuple{etf.Atom("goodbye"), etf.Map{}}),
+		"no map":               etf.Append(nil, etf.Tuple{etf.Atom("hello"), etf.List{}}),
+		"tuple for a tag":      etf.Append(nil, etf.Tuple{etf.Tuple{}, etf.Map{}}),
+		"bytes behind it":      append(with("", nil), 0),
+		"no wire":              with("wire", nil),
+		"wire an atom":         with("wire", etf.Atom("one")),
+		"wire too large":       with("wire", etf.Uint(1<<32)),
+		"no build":             with("build", nil),
+		"build not UTF-8":      with("build", etf.Binary("\xff")),
+		"build too long":       with("build", etf.Binary(strings.Repeat("b", maxBuild+1))),
+		"no node":              with("node", nil),
+		"node an atom":         with("node", etf.Atom("a@h")),
+		"node empty":           with("node", etf.Binary("")),
+		"node without @":       with("node", etf.Binary("a")),
+		"node with two":        with("node", etf.Binary("a@b@c")),
+		"node not UTF-8":       with("node", etf.Binary("\xff@h")),
+		"node too long":        with("node", etf.Binary(strings.Repeat("n", maxNode)+"@")),
+		"no features":          with("features", nil),
+		"features not a list":  with("features", etf.Atom("x")),
+		"features not atoms":   with("features", etf.List{etf.Uint(1)}),
+		"more than is allowed": make([]byte, maxHello+1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, err := parseHello(body)
+			if _, ok := err.(*brokenError); !ok {
+				t.Errorf("%+v, %v", h, err)
+			}
+		})
+	}
+}
+
+func TestHelloLengthIsCheckedBeforeItIsRead(t *testing.T) {
+	for length, want := range map[uint32]string{maxHello: "ended before", maxHello + 1: "exceeds the limit", 1<<32 - 1: "exceeds the limit"} {
+		_, err := readHello(bytes.NewReader(binary.BigEndian.AppendUint32(nil, length)))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("length %d: %v", length, err)
+		}
+	}
+}
+
+func FuzzParseHello(f *testing.F) {
+	f.Add(appendHello(nil, Hello{Wire: 1, Build: "0.1.0", Node: "a@host"})[prefixSize:])
+	f.Add(appendHello(nil, Hello{Wire: 2, Build: "", Node: "@", Features: []string{"x"}})[prefixSize:])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := parseHello(b)
+		if err != nil || h.Wire != wireVersion {
+			return
+		}
+		again, err := parseHello(appendHello(nil, h)[prefixSize:])
+		if err != nil || !reflect.DeepEqual(again, h) {
+			t.Errorf("%+v became %+v, %v", h, again, err)
+		}
+	})
+}

@@ -1,0 +1,362 @@
+package streams
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// A listener is what accepts connections for a node on a socket.
+type listener struct {
+	node   string
+	socket *socket
+	quic   *quic.Listener
+	open   context.Context // ends when the listener is to close
+	shut   context.CancelCauseFunc
+}
+
+// Listen accepts connections to node from now on, at an IP address or, if that is empty, at all addresses of both families, on the
+// first port of the range that is free; with both ends of the range zero, on any port. There can be one listener. Listen
+// returns where it listens.
+func (e *Endpoint) Listen(node string, addr string, portMin, portMax uint16) (netip.AddrPort, error) {
+	op := fmt.Sprintf("listen at %s", place(addr, portMin, portMax))
+	var ip netip.Addr
+	if addr != "" {
+		var err error
+		if ip, err = netip.ParseAddr(addr); err != nil {
+			return netip.AddrPort{}, failure(CodeBadAddress, op, "%q is not an IP address: give one of this host's, or none to listen at all", printable(addr))
+		}
+		ip = ip.Unmap()
+	}
+	if portMin > portMax || portMin == 0 && portMax != 0 {
+		return netip.AddrPort{}, failure(CodeBadAddress, op, "not a range of ports")
+	}
+	if !isNodeName(node) {
+		return netip.AddrPort{}, failure(CodeInternal, op, "%q is not a node name", printable(node))
+	}
+
+	e.listening.Lock()
+	defer e.listening.Unlock()
+	if !e.enter() {
+		return netip.AddrPort{}, &Error{CodeCancelled, op, errStopping}
+	}
+	defer e.work.Done()
+	e.mu.Lock()
+	present := e.listener
+	e.mu.Unlock()
+	if present != nil {
+		return netip.AddrPort{}, failure(CodeLimit, op, "already listens at %s: there is one listener", present.socket.local)
+	}
+
+	s, err := e.bind(ip, portMin, portMax)
+	if err != nil {
+		return netip.AddrPort{}, listenFailure(op, err)
+	}
+	l := &listener{node: node, socket: s}
+	l.open, l.shut = context.WithCancelCause(e.life)
+	cfg := &quic.Config{
+		GetConfigForClient: func(*quic.ClientInfo) (*quic.Config, error) { return e.current.Load().acceptorQUIC(), nil },
+	}
+	if l.quic, err = s.transport.Listen(e.acceptorTLS(), cfg); err != nil {
+		e.release(s)
+		return netip.AddrPort{}, failure(CodeInternal, op, "%w", err)
+	}
+	e.mu.Lock()
+	e.listener = l
+	e.mu.Unlock()
+	e.release(s) // the listener keeps it from here on
+	if !e.enter() {
+		return netip.AddrPort{}, &Error{CodeCancelled, op, errStopping}
+	}
+	// Owns the acceptance of connections; ends with the listener; Run waits.
+	go func() {
+		defer e.work.Done()
+		e.acceptConns(l)
+	}()
+	return s.local, nil
+}
+
+// bind returns a socket at the address, held for the caller. The socket of a former listener on which channels still run serves
+// again, since its port is not free for another.
+func (e *Endpoint) bind(ip netip.Addr, portMin, portMax uint16) (*socket, error) {
+	e.mu.Lock()
+	for s := range e.sockets {
+		if s != e.ephemeral && s.asked == ip && (portMin == 0 || portMin <= s.local.Port() && s.local.Port() <= portMax) {
+			e.holdLocked(s)
+			e.mu.Unlock()
+			return s, nil
+		}
+	}
+	e.mu.Unlock()
+
+	var first error
+	for port := int(portMin); port <= int(portMax); port++ {
+		s, err := e.openSocket(ip, uint16(port))
+		if err != nil {
+			if first == nil {
+				first = err
+			}
+			if isInUse(err) || isDenied(err) {
+				continue
+			}
+			return nil, err
+		}
+		e.mu.Lock()
+		stopped := e.stopped
+		if !stopped {
+			e.sockets[s] = struct{}{}
+			e.holdLocked(s)
+		}
+		e.mu.Unlock()
+		if stopped { // Run has already looked for what to close
+			s.close()
+			return nil, errStopping
+		}
+		return s, nil
+	}
+	return nil, first
+}
+
+func place(addr string, portMin, portMax uint16) string {
+	if addr == "" {
+		addr = "all addresses"
+	}
+	switch {
+	case portMin == 0 && portMax == 0:
+		return printable(addr) + ", any UDP port"
+	case portMin == portMax:
+		return fmt.Sprintf("%s, UDP port %d", printable(addr), portMin)
+	default:
+		return fmt.Sprintf("%s, UDP ports %d to %d", printable(addr), portMin, portMax)
+	}
+}
+
+func listenFailure(op string, err error) *Error {
+	switch {
+	case errors.Is(err, errStopping):
+		return &Error{CodeCancelled, op, err}
+	case isInUse(err):
+		return failure(CodeAddressInUse, op, "another program has it: end that, or choose another port (%w)", err)
+	case isUnassignable(err):
+		return failure(CodeBadAddress, op, "not an address of this host (%w)", err)
+	case isDenied(err):
+		return failure(CodePermissionDenied, op, "not permitted: ports below 1024 need a privilege, and a sandbox may forbid it (%w)", err)
+	case isNoFamily(err):
+		return failure(CodeBadAddress, op, "this host does not have the address's family (%w)", err)
+	default:
+		return failure(CodeInternal, op, "%w", err)
+	}
+}
+
+// CloseListener ends the listener, if there is one, and what is on its way to be accepted. Channels stay, and as long as there are
+// any, so does the socket.
+func (e *Endpoint) CloseListener() error {
+	e.listening.Lock()
+	defer e.listening.Unlock()
+	if !e.enter() {
+		return nil // Run closes it
+	}
+	defer e.work.Done()
+	e.mu.Lock()
+	l := e.listener
+	e.listener = nil
+	if l != nil {
+		e.holdLocked(l.socket)
+	}
+	e.mu.Unlock()
+	if l == nil {
+		return nil
+	}
+	l.shut(errNotListening)
+	err := l.quic.Close()
+	e.release(l.socket)
+	return err
+}
+
+var errNotListening = errors.New("the node does not listen any more")
+
+// acceptorTLS makes each connection use the identity that was current when it arrived, in TLS as after it.
+func (e *Endpoint) acceptorTLS() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		NextProtos: []string{alpn},
+		GetConfigForClient: func(info *tls.ClientHelloInfo) (*tls.Config, error) {
+			return arrivalOf(info.Context()).settings.server, nil
+		},
+	}
+}
+
+// An arrival is an inbound connection from its first packet to its acceptance. It travels in the connection's context.
+type arrival struct {
+	settings *settings
+	since    time.Time
+	excess   bool        // there is no place for it: it is let in far enough to be told so
+	settle   func()      // gives its place among the pending ones back; may be called again
+	greeted  atomic.Bool // TLS is done, so that greet has something to say about its end
+}
+
+type arrivalKey struct{}
+
+func arrivalOf(ctx context.Context) *arrival { return ctx.Value(arrivalKey{}).(*arrival) }
+
+var errBusy = errors.New("too many connections wait for their hello")
+
+// arrival is called for the first packet of each inbound connection, and refuses it if it returns an error. Twice as many as may wait are let in, the second half only to
+// be told in words that they came at a bad time; beyond that a connection costs nothing but the refusal.
+func (e *Endpoint) arrival(ctx context.Context, s *socket, from net.Addr) (context.Context, error) {
+	cfg := e.current.Load()
+	e.mu.Lock()
+	if e.stopped {
+		e.mu.Unlock()
+		return nil, errStopping
+	}
+	n := e.pending.Add(1)
+	if n > 2*int64(cfg.MaxPending) {
+		e.pending.Add(-1)
+		e.mu.Unlock()
+		return nil, errBusy
+	}
+	e.holdLocked(s)
+	e.work.Add(1)
+	e.mu.Unlock()
+
+	a := &arrival{
+		settings: cfg,
+		since:    time.Now(),
+		excess:   n > int64(cfg.MaxPending),
+		settle:   sync.OnceFunc(func() { e.pending.Add(-1) }),
+	}
+	// Runs at the connection's end, which the handshake's timeout, the idle timeout or Run brings about; Run waits.
+	context.AfterFunc(ctx, func() {
+		defer e.work.Done()
+		a.settle()
+		e.release(s)
+		if !a.greeted.Load() {
+			e.logRefusal(a, from, asEnd(context.Cause(ctx)))
+		}
+	})
+	return context.WithValue(ctx, arrivalKey{}, a), nil
+}
+
+// acceptConns takes connections from quic-go as fast as they come: greeting each is a goroutine's own business.
+func (e *Endpoint) acceptConns(l *listener) {
+	for {
+		conn, err := l.quic.Accept(l.open)
+		if err != nil {
+			if l.open.Err() == nil {
+				e.end(fmt.Errorf("listener at %s: %w", l.socket.local, err))
+			}
+			return
+		}
+		if !e.enter() {
+			return // Run closes the connection with its socket
+		}
+		// Owns the connection until it is accepted; ends with the hello timeout, the listener or the connection; Run waits.
+		go func() {
+			defer e.work.Done()
+			e.greet(l, conn)
+		}()
+	}
+}
+
+// greet exchanges hellos with an inbound connection and hands it to Accept, or closes it.
+func (e *Endpoint) greet(l *listener, conn *quic.Conn) {
+	a := arrivalOf(conn.Context())
+	a.greeted.Store(true)
+	defer a.settle()
+	if a.excess {
+		e.turnAway(a, conn, CloseBusy, errBusy)
+		return
+	}
+	c, code, err := e.receive(l, conn, a)
+	if err != nil {
+		e.turnAway(a, conn, code, err)
+		return
+	}
+	select {
+	case e.accepted <- c:
+	case <-c.Done():
+	case <-l.open.Done():
+		c.Close(CloseStopping, context.Cause(l.open).Error())
+	}
+}
+
+// turnAway closes a connection that did not get as far as a channel. What the peer is told is the error's text but for a refusal,
+// about which WIRE.md says that it says no more.
+func (e *Endpoint) turnAway(a *arrival, conn *quic.Conn, code ErrorCode, err error) {
+	phrase := err.Error()
+	if code == CloseRefused {
+		phrase = ""
+	}
+	closeConn(conn, code, phrase)
+	e.logRefusal(a, conn.RemoteAddr(), err)
+}
+
+// logRefusal logs why an inbound connection did not become a channel, unless there are too many of them: whoever can
+// reach the port can make them.
+func (e *Endpoint) logRefusal(a *arrival, from net.Addr, err error) {
+	if e.refusals.take(time.Now()) {
+		a.settings.Log.Warn("inbound connection turned away", "peer", from.String(), "err", printable(err.Error()))
+	}
+}
+
+// receive is the acceptor's side of WIRE.md, section 3.
+func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, ErrorCode, error) {
+	ctx, cancel := context.WithDeadline(l.open, a.since.Add(a.settings.HelloTimeout))
+	defer cancel()
+	late := func(err error) (*Channel, ErrorCode, error) {
+		if l.open.Err() != nil {
+			return nil, CloseStopping, context.Cause(l.open)
+		}
+		if ctx.Err() != nil {
+			return nil, CloseProtocol, fmt.Errorf("no hello within %v", a.settings.HelloTimeout)
+		}
+		if _, ok := errors.AsType[*brokenError](err); ok {
+			return nil, CloseProtocol, err
+		}
+		return nil, CloseInternal, asEnd(err)
+	}
+	main, err := conn.AcceptStream(ctx)
+	if err != nil {
+		return late(err)
+	}
+	var peer Hello
+	if err := inTime(ctx, main, func() (err error) { peer, err = readHello(main); return err }); err != nil {
+		return late(err)
+	}
+	if peer.Wire != wireVersion {
+		return nil, CloseWireVersion, fmt.Errorf("the dialler speaks wire version %d, this node %d", peer.Wire, wireVersion)
+	}
+	if err := e.authenticate(a.settings, conn, peer); err != nil {
+		return nil, CloseRefused, err
+	}
+	ours := Hello{Wire: wireVersion, Build: a.settings.Build, Node: l.node}
+	if err := inTime(ctx, main, func() error { return writeHello(main, ours) }); err != nil {
+		return late(err)
+	}
+	c, err := e.adopt(conn, main, peer)
+	if err != nil {
+		return nil, CloseStopping, err
+	}
+	return c, CloseNone, nil
+}
+
+// Accept returns the next inbound connection that has said its hello.
+func (e *Endpoint) Accept(ctx context.Context) (*Channel, error) {
+	select {
+	case c := <-e.accepted:
+		return c, nil
+	case <-e.life.Done():
+		return nil, &Error{CodeCancelled, "accept", context.Cause(e.life)}
+	case <-ctx.Done():
+		return nil, ended(ctx, "accept", "no connection came in time")
+	}
+}

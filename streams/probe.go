@@ -1,0 +1,92 @@
+package streams
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+)
+
+// probeInterval is how often a probe asks: a lost question or answer costs so much time and no more.
+const probeInterval = time.Second
+
+var (
+	errPortRefused = errors.New("nothing listens on this UDP port there: is the node up, and is this its port?")
+	errNoRoute     = errors.New("no route")
+	errNotAllowed  = errors.New("sending there is not permitted: a firewall of this host forbids it")
+)
+
+// A finding is what a probe knows of an address when its dial is over.
+type finding struct {
+	err      error // why nothing can answer: errPortRefused, errNoRoute or errNotAllowed
+	answered bool  // with something, which QUIC does not do
+}
+
+// probe looks at the address with a connected UDP socket until ctx ends or it is clear that a dial has no hope, and then calls
+// hopeless. The socket on which QUIC dials is not connected, so the kernel does not tell it what ICMP says: a node
+// that is down would cost the whole timeout. A zero byte is asked, which is not a QUIC packet (RFC 9000, section 17: the second
+// bit is set) and which every QUIC endpoint drops.
+func probe(ctx context.Context, from netip.Addr, to netip.AddrPort, hopeless func(error)) finding {
+	var local *net.UDPAddr
+	if from.IsValid() && !from.IsUnspecified() {
+		local = net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)) // the route depends on it
+	}
+	verdict := func(err error) finding {
+		cause := meaning(err)
+		if cause != nil {
+			hopeless(cause)
+		}
+		return finding{err: cause}
+	}
+	conn, err := net.DialUDP("udp", local, net.UDPAddrFromAddrPort(to))
+	if err != nil {
+		return verdict(err)
+	}
+	defer conn.Close()
+	past := time.Unix(1, 0)
+	// Closing would do as well, were it not that a closed socket's error is one more case below.
+	unwatch := context.AfterFunc(ctx, func() { conn.SetReadDeadline(past) })
+	defer unwatch()
+
+	question, answer := []byte{0}, []byte{0}
+	for ctx.Err() == nil {
+		_, err := conn.Write(question)
+		if isDenied(err) {
+			// The first send on a fresh socket may be denied on Linux for no reason (golang.org/issue/63322).
+			_, err = conn.Write(question)
+		}
+		if meaning(err) != nil {
+			return verdict(err)
+		}
+		conn.SetReadDeadline(time.Now().Add(probeInterval))
+		if ctx.Err() != nil {
+			break // the watcher's deadline may be the one that was just replaced
+		}
+		switch _, err := conn.Read(answer); {
+		case err == nil:
+			return finding{answered: true}
+		case errors.Is(err, os.ErrDeadlineExceeded):
+		case meaning(err) != nil:
+			return verdict(err)
+		default:
+			return finding{} // Winsock's complaint about an answer larger than the buffer, or nothing we know
+		}
+	}
+	return finding{}
+}
+
+// meaning returns what a socket's error says about the address, nil if nothing.
+func meaning(err error) error {
+	switch {
+	case isRefused(err):
+		return errPortRefused
+	case isUnreachable(err), isUnassignable(err), isNoFamily(err):
+		return errNoRoute
+	case isDenied(err):
+		return errNotAllowed
+	default:
+		return nil
+	}
+}

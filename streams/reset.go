@@ -1,0 +1,96 @@
+package streams
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+const (
+	runSize    = 4 // bytes of a connection ID that are the same for all of one run
+	connIDSize = 8
+
+	// resetSize is that of the stateless resets sent here: the smallest there may be (RFC 9000, section 10.3). Since an answer is always
+	// shorter than what it answers, and nothing of this size is answered, two endpoints that know nothing of each other
+	// exchange one packet each and fall silent.
+	resetSize = 1 + 4 + tokenSize
+	tokenSize = 16
+
+	// quicGoAnswersAbove is the size up to which quic-go keeps silent where a stateless reset is due, since the packet
+	// might be a reset itself. A keep-alive of ours has about 30 bytes.
+	quicGoAnswersAbove = 42
+
+	// Resets are for the peers that the sidecar before us had, which are a few hundred at most and repeat themselves; a
+	// flood of forged packets gets no more than this in answers.
+	resetsPerSecond = 100
+	resetBurst      = 400
+)
+
+// A resetter knows which connection IDs are of this run and answers packets for those that are not: the sidecar that
+// knew them is dead.
+type resetter struct {
+	run    [runSize]byte
+	key    quic.StatelessResetKey
+	budget bucket
+}
+
+var _ quic.ConnectionIDGenerator = (*resetter)(nil)
+
+// GenerateConnectionID makes the connection IDs that WIRE.md, section 6 describes.
+func (r *resetter) GenerateConnectionID() (quic.ConnectionID, error) {
+	var id [connIDSize]byte
+	copy(id[:], r.run[:])
+	rand.Read(id[runSize:])
+	return quic.ConnectionIDFromBytes(id[:]), nil
+}
+
+func (r *resetter) ConnectionIDLen() int { return connIDSize }
+
+// answer appends to b the stateless reset that the received datagram deserves, if any. Larger datagrams are quic-go's
+// to answer, which it does with the same key; the datagram is quic-go's to read in any case, because a stateless reset
+// from a peer looks exactly like what is answered here.
+func (r *resetter) answer(b, datagram []byte, now time.Time) []byte {
+	const formBits, shortHeader = 0xc0, 0x40
+	if len(datagram) <= resetSize || len(datagram) > quicGoAnswersAbove || datagram[0]&formBits != shortHeader {
+		return b
+	}
+	id := datagram[1 : 1+connIDSize]
+	if [runSize]byte(id) == r.run || !r.budget.take(now) {
+		return b
+	}
+	var unpredictable [resetSize - tokenSize]byte
+	rand.Read(unpredictable[:])
+	unpredictable[0] = unpredictable[0]&^formBits | shortHeader
+	b = append(b, unpredictable[:]...)
+	token := hmac.New(sha256.New, r.key[:])
+	token.Write(id)
+	return append(b, token.Sum(nil)[:tokenSize]...)
+}
+
+// A bucket limits how often something happens: rate times a second, after a burst. Safe for concurrent use.
+type bucket struct {
+	rate, burst float64
+
+	mu    sync.Mutex // guards what follows
+	spent float64    // tokens taken and not yet grown back
+	last  time.Time
+}
+
+// take reports whether it may happen now.
+func (b *bucket) take(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if elapsed := now.Sub(b.last); elapsed > 0 {
+		b.spent = max(0, b.spent-b.rate*elapsed.Seconds())
+		b.last = now
+	}
+	if b.spent+1 > b.burst {
+		return false
+	}
+	b.spent++
+	return true
+}

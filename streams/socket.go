@@ -1,0 +1,127 @@
+package streams
+
+import (
+	"context"
+	"net"
+	"net/netip"
+
+	"github.com/quic-go/quic-go"
+)
+
+// A socket is a UDP socket with the QUIC transport on it. Its endpoint keeps it open while it listens, while it is the
+// one for dials, or while a connection runs on it.
+type socket struct {
+	asked     netip.Addr // the address that Listen was asked for; invalid: all
+	local     netip.AddrPort
+	v4, v6    bool // the families that it can send to
+	conn      *packetConn
+	transport *quic.Transport
+
+	users int // guarded by Endpoint.mu: connections and dials that run on it
+}
+
+// openSocket binds a UDP socket. An invalid address is the wildcard of both families, or of IPv4 where there is no other.
+func (e *Endpoint) openSocket(addr netip.Addr, port uint16) (*socket, error) {
+	s := &socket{asked: addr}
+	var udp *net.UDPConn
+	var err error
+	switch {
+	case addr.Is4():
+		s.v4 = true
+		udp, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, port)))
+	case addr.Is6():
+		s.v6 = true
+		udp, err = net.ListenUDP("udp6", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, port)))
+	default:
+		// Package net makes this a dual-stack socket if the system can, and an IPv4 socket otherwise; a system that says
+		// it can may still have IPv6 switched off.
+		udp, err = net.ListenUDP("udp", &net.UDPAddr{Port: int(port)})
+		if isNoFamily(err) || isUnassignable(err) {
+			udp, err = net.ListenUDP("udp4", &net.UDPAddr{Port: int(port)})
+		}
+		if err == nil {
+			s.v4, s.v6 = true, addrPort(udp.LocalAddr()).Addr().Is6()
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.local = addrPort(udp.LocalAddr())
+	cfg := e.current.Load()
+	reset := &resetter{run: e.run, key: cfg.ResetKey, budget: bucket{rate: resetsPerSecond, burst: resetBurst}}
+	s.conn = newPacketConn(udp, reset)
+	s.transport = &quic.Transport{
+		Conn:                  s.conn,
+		ConnectionIDGenerator: reset,
+		StatelessResetKey:     &reset.key,
+		ConnContext: func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+			return e.arrival(ctx, s, info.RemoteAddr)
+		},
+		// A dialler proves that it receives at its address (RFC 9000, section 8.1) once half of the places for
+		// pending connections are taken: so forged addresses cannot take the other half.
+		VerifySourceAddress: func(net.Addr) bool { return e.pending.Load() >= int64(e.current.Load().MaxPending/2) },
+	}
+	return s, nil
+}
+
+// reaches reports whether packets sent from this socket can arrive at the address and be answered.
+func (s *socket) reaches(to netip.Addr) bool {
+	local := s.local.Addr()
+	switch {
+	case to.Is4() && !s.v4, to.Is6() && !s.v6:
+		return false
+	case local.IsUnspecified():
+		return true
+	case local.IsLinkLocalUnicast() || to.IsLinkLocalUnicast():
+		return local.IsLinkLocalUnicast() && local.Zone() == to.Zone()
+	default:
+		return local.IsLoopback() == to.IsLoopback()
+	}
+}
+
+// close ends all connections on the socket without a word to their peers and waits for quic-go to let go of it.
+func (s *socket) close() {
+	s.transport.Close()
+	s.conn.Close()
+}
+
+// holdLocked counts a user of the socket, which stays open until release.
+func (e *Endpoint) holdLocked(s *socket) { s.users++ }
+
+// release ends what holdLocked began, and closes the socket if nobody has a use for it.
+func (e *Endpoint) release(s *socket) {
+	e.mu.Lock()
+	s.users--
+	drop := s.users == 0 && s != e.ephemeral && (e.listener == nil || e.listener.socket != s) && !e.stopped
+	if drop {
+		delete(e.sockets, s)
+	}
+	e.mu.Unlock()
+	if drop {
+		s.close()
+	}
+}
+
+// dialSocket returns a socket that reaches the address, held for the caller. It is the listener's where that can be, since a sidecar
+// that takes the place of this one listens on the same port and tells our peers there that we are gone.
+func (e *Endpoint) dialSocket(to netip.Addr) (*socket, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stopped {
+		return nil, errStopping
+	}
+	if e.listener != nil && e.listener.socket.reaches(to) {
+		e.holdLocked(e.listener.socket)
+		return e.listener.socket, nil
+	}
+	if e.ephemeral == nil {
+		s, err := e.openSocket(netip.Addr{}, 0)
+		if err != nil {
+			return nil, err
+		}
+		e.sockets[s] = struct{}{}
+		e.ephemeral = s
+	}
+	e.holdLocked(e.ephemeral)
+	return e.ephemeral, nil
+}
