@@ -1,0 +1,85 @@
+// Quicdistd is the sidecar of an Erlang node whose distribution runs over QUIC (erl -proto_dist quic). The node's VM starts it
+// and speaks portproto/PROTOCOL.md with it on standard input and output; there is no reason to start it by hand.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"quic_dist/portproto"
+)
+
+// build is the version of the library that this executable belongs to; the linker sets it (-X main.build=...).
+var build = "unstamped"
+
+// Exit statuses, as in PROTOCOL.md, section 8.
+const (
+	exitInternal = 1
+	exitUsage    = 2
+	exitProtocol = 3
+	exitVersion  = 4
+)
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == "version" {
+		fmt.Printf("quicdistd %s, protocol %d\n", build, portproto.Protocol)
+		return
+	}
+	if len(os.Args) > 1 || isTerminal(os.Stdin) {
+		fmt.Fprintf(os.Stderr, "quicdistd %s is the sidecar of an Erlang node and is started by it: erl -proto_dist quic\n"+
+			"usage: quicdistd version\n", build)
+		os.Exit(exitUsage)
+	}
+	os.Exit(run())
+}
+
+func run() int {
+	stdin, stdout := os.Stdin, os.Stdout
+	os.Stdout = os.Stderr // no stray print may end up between two frames
+	enlargePipe(stdin)
+	enlargePipe(stdout)
+
+	// A write to a VM that has died must fail, not kill: what the VM sent before is still to be delivered.
+	signal.Ignore(syscall.SIGPIPE, syscall.SIGINT, syscall.SIGHUP)
+	terminated, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+
+	w := portproto.NewWriter(stdout)
+	logger := newLogger(w)
+	log.SetFlags(0)
+	log.SetOutput(stdLog{logger}) // quic-go's remarks on buffer sizes
+
+	err := newBridge(w, logger).Run(terminated, stdin)
+	var fault *vmFault
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &fault):
+		fmt.Fprintln(os.Stderr, "quicdistd:", err)
+		return fault.status
+	default:
+		fmt.Fprintln(os.Stderr, "quicdistd:", err)
+		return exitInternal
+	}
+}
+
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && info.Name() != os.DevNull
+}
+
+// stdLog turns lines of the standard library's logger into debug lines of ours.
+type stdLog struct{ logger *logger }
+
+var _ io.Writer = stdLog{}
+
+func (s stdLog) Write(line []byte) (int, error) {
+	s.logger.Debug(string(line))
+	return len(line), nil
+}
