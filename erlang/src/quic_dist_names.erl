@@ -1,0 +1,219 @@
+%% @doc From node names to UDP ports and addresses, our own and others'.
+%%
+%% A node's port is, in this order: in the table `nodes', for `port@host' in its name, or known to
+%% the node's epmd module, which is called as inet_tcp_dist calls it. Host names are resolved in the sidecar:
+%% net_kernel must not wait for a resolver, and at boot there is none.
+-module(quic_dist_names).
+
+-export([listen_ports/3, listen_address/2, register/2]).
+-export([known/4, targets/4]).
+
+%% epmd modules take the address family where OTP 25 passes the driver module, and ask for IPv4
+%% addresses first; our own sockets know both.
+-define(FAMILIES, [inet, inet6]).
+
+%% Our own name
+
+%% @doc The UDP ports to try, first to last; `{0, 0}' for any.
+-spec listen_ports(atom(), string(), quic_dist_config:options()) ->
+    {inet:port_number(), inet:port_number()}.
+listen_ports(Name, Host, Options) ->
+    case {udp_port(atom_to_list(Name)), Options} of
+        {{ok, UdpPort}, _} ->
+            {UdpPort, UdpPort};
+        {error, #{listen_port := Ports}} ->
+            Ports;
+        {error, _} ->
+            case call_epmd(listen_port_please, [Name, Host]) of
+                {ok, 0} -> kernel_ports();
+                {ok, UdpPort} -> {UdpPort, UdpPort}
+            end
+    end.
+
+kernel_ports() ->
+    case application:get_env(kernel, inet_dist_listen_min) of
+        {ok, Min} when is_integer(Min) ->
+            case application:get_env(kernel, inet_dist_listen_max) of
+                {ok, Max} when is_integer(Max) -> {Min, Max};
+                _ -> {Min, Min}
+            end;
+        _ ->
+            {0, 0}
+    end.
+
+%% @doc The IP address to bind, as text; empty for all. Who is called `name@127.0.0.1' can be
+%% reached at that address only, and is not bound to others.
+-spec listen_address(string(), quic_dist_config:options()) -> binary().
+listen_address(Host, Options) ->
+    case {Options, application:get_env(kernel, inet_dist_use_interface)} of
+        {#{listen_address := Address}, _} -> list_to_binary(inet:ntoa(Address));
+        {_, {ok, Address}} -> list_to_binary(inet:ntoa(Address));
+        {_, undefined} -> loopback(inet:parse_strict_address(Host))
+    end.
+
+loopback({ok, {127, _, _, _} = Address}) -> list_to_binary(inet:ntoa(Address));
+loopback({ok, {0, 0, 0, 0, 0, 0, 0, 1}}) -> <<"::1">>;
+loopback(_) -> <<>>.
+
+%% @doc Registers with the epmd module, unless there is none or the name says the port. Any creation it hands
+%% out is not used.
+-spec register(atom(), inet:port_number()) -> ok | {error, term()}.
+register(Name, UdpPort) ->
+    case udp_port(atom_to_list(Name)) =/= error orelse no_epmd() of
+        true ->
+            ok;
+        false ->
+            Module = net_kernel:epmd_module(),
+            case Module:register_node(Name, UdpPort, inet) of
+                {ok, _Creation} -> ok;
+                {error, duplicate_name} -> {error, duplicate_name};
+                {error, already_registered} -> {error, duplicate_name};
+                Other -> {error, not_registered(Name, Module, Other)}
+            end
+    end.
+
+not_registered(Name, Module, Reason) ->
+    text(
+        "~w could not register ~w (~0tp): start epmd, or use -no_epmd with a name of the form "
+        "port@host or a table of nodes",
+        [Module, Name, Reason]
+    ).
+
+%% Peers' names
+
+%% @doc Is it for us to connect to this node? Yes, unless the user's discovery module says no.
+-spec known(node(), string(), string(), quic_dist_config:options()) -> boolean().
+known(Node, Name, Host, #{nodes := Table}) ->
+    case is_map_key(Node, Table) orelse udp_port(Name) =/= error of
+        true ->
+            true;
+        false ->
+            case net_kernel:epmd_module() of
+                erl_epmd -> true;
+                Module -> address_please(Module, Name, Host) =/= error
+            end
+    end.
+
+%% @doc Where the sidecar is to look for a node, and the host part of the node's name. Errors
+%% are a line for the operator.
+-spec targets(node(), longnames | shortnames, quic_dist_config:options(), integer()) ->
+    {ok, [quic_dist_config:endpoint()], Host :: string()} | {error, string()}.
+targets(Node, LongOrShortNames, #{nodes := Table}, Deadline) ->
+    case split(Node, LongOrShortNames) of
+        {ok, Name, Host} ->
+            case {Table, udp_port(Name)} of
+                {#{Node := Target}, _} ->
+                    {ok, [Target], Host};
+                {_, {ok, UdpPort}} ->
+                    {ok, [{unicode:characters_to_binary(Host), UdpPort}], Host};
+                {_, error} ->
+                    case ask_epmd(net_kernel:epmd_module(), Name, Host, Deadline) of
+                        {ok, Targets} -> {ok, Targets, Host};
+                        {error, _} = Error -> Error
+                    end
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+%% What inet_tcp_dist accepts: a host with dots, or an IP address, for long names; none for short.
+split(Node, LongOrShortNames) ->
+    case dist_util:split_node(Node) of
+        {node, Name, Host} ->
+            Dots = lists:member($., Host),
+            case {LongOrShortNames, Dots} of
+                {longnames, false} ->
+                    case inet:parse_strict_address(Host) of
+                        {ok, _} -> {ok, Name, Host};
+                        _ -> {error, "this node uses long names, and the host part has no dot"}
+                    end;
+                {shortnames, true} ->
+                    {error, "this node uses short names (-sname), and the host part has a dot"};
+                _ ->
+                    {ok, Name, Host}
+            end;
+        _ ->
+            {error, "the name is not of the form name@host"}
+    end.
+
+ask_epmd(erl_epmd, Name, Host, Deadline) ->
+    case no_epmd() andalso init:get_argument(erl_epmd_port) =:= error of
+        true ->
+            {error,
+                "no UDP port is known: there is no epmd (-no_epmd), the name is not of the form "
+                "port@host, and the option nodes does not list it"};
+        false ->
+            ask_stock_epmd(Name, Host, Deadline)
+    end;
+ask_epmd(Module, Name, Host, _Deadline) ->
+    case address_please(Module, Name, Host) of
+        {ok, Ip, UdpPort} ->
+            {ok, [target(Ip, UdpPort)]};
+        {ok, Ip} ->
+            case Module:port_please(Name, Ip) of
+                {port, UdpPort, _Version} -> {ok, [target(Ip, UdpPort)]};
+                Other -> {error, text("~w knows no port for it (~0tp)", [Module, Other])}
+            end;
+        error ->
+            {error, text("~w knows no address for it", [Module])}
+    end.
+
+%% erl_epmd:address_please/3 is the resolver and nothing else; the sidecar's serves both families.
+ask_stock_epmd(Name, Host, Deadline) ->
+    case quic_dist_port:resolve(Host, max(1, Deadline - erlang:monotonic_time(millisecond))) of
+        {ok, Ips} -> port_please(Ips, Name, Ips, []);
+        {error, {_, Text}} -> {error, Text}
+    end.
+
+port_please([Ip | Rest], Name, All, Tried) ->
+    case erl_epmd:port_please(Name, Ip) of
+        {port, UdpPort, _Version} ->
+            {ok, [target(Each, UdpPort) || Each <- [Ip | lists:delete(Ip, All)]]};
+        _ ->
+            port_please(Rest, Name, All, [inet:ntoa(Ip) | Tried])
+    end;
+port_please([], Name, _, Tried) ->
+    {error,
+        text("epmd at ~ts does not answer or does not know the name ~ts: is the node up?", [
+            lists:join(", ", lists:reverse(Tried)), Name
+        ])}.
+
+target(Ip, UdpPort) when is_tuple(Ip) -> {list_to_binary(inet:ntoa(Ip)), UdpPort};
+target(Host, UdpPort) -> {unicode:characters_to_binary(Host), UdpPort}.
+
+%% epmd modules
+
+address_please(Module, Name, Host) ->
+    address_please(Module, Name, Host, ?FAMILIES).
+
+address_please(Module, Name, Host, [Family | Rest]) ->
+    case call_epmd(Module, address_please, [Name, Host, Family]) of
+        {ok, Ip, UdpPort, _Version} -> {ok, Ip, UdpPort};
+        {ok, Ip} -> {ok, Ip};
+        _ -> address_please(Module, Name, Host, Rest)
+    end;
+address_please(_, _, _, []) ->
+    error.
+
+call_epmd(Function, Arguments) ->
+    call_epmd(net_kernel:epmd_module(), Function, Arguments).
+
+%% The optional callbacks have their defaults in erl_epmd.
+call_epmd(Module, Function, Arguments) ->
+    case erlang:function_exported(Module, Function, length(Arguments)) of
+        true -> apply(Module, Function, Arguments);
+        false -> apply(erl_epmd, Function, Arguments)
+    end.
+
+no_epmd() ->
+    init:get_argument(no_epmd) =/= error.
+
+%% The name part of `port@host'.
+udp_port(Name) ->
+    case string:to_integer(Name) of
+        {UdpPort, ""} when UdpPort > 0, UdpPort =< 65535 -> {ok, UdpPort};
+        _ -> error
+    end.
+
+text(Format, Arguments) ->
+    lists:flatten(io_lib:format(Format, Arguments)).

@@ -1,0 +1,743 @@
+%% @doc The sidecar's owner: finds, starts and greets it, routes its frames, starts another when it
+%% dies, and ends it when distribution ends.
+%%
+%% ```
+%%            open_port          hello            ok (and listening)
+%%   down ---------------> starting ----> configuring -------> up
+%%    ^                       |               |                 |
+%%    +--- after a delay -----+---------------+-----------------+
+%%          exit status, no hello in time, another version, a broken frame
+%% '''
+%%
+%% Requests that come while a sidecar is being started wait for it; those that come in `down' are
+%% answered with the reason. Whoever makes a request is monitored until it is answered, and who
+%% owns a channel as long as that lives, so nothing outlives its user: a request is cancelled, a
+%% channel closed. The reverse holds too: when the sidecar dies every request is answered and every
+%% channel is told.
+%%
+%% Data does not pass through requests: {@link attach/3} names the processes of a channel; frames
+%% from the sidecar are sent on to them as `{data, Payload}', `{credit, Bytes}' and `closed', and
+%% what they send they write to the port themselves.
+-module(quic_dist_port).
+-behaviour(gen_statem).
+
+-export([start_link/0]).
+-export([listen/1, close_listener/0, accept/0, resolve/2, dial/1, attach/3, options/0, info/0]).
+-export([callback_mode/0, init/1, terminate/3, format_status/1]).
+-export([down/3, starting/3, configuring/3, up/3]).
+-export_type([channel/0, reason/0]).
+
+-type channel() :: #{
+    id := non_neg_integer(),
+    port := port(),
+    credit := pos_integer(),
+    address := inet:ip_address(),
+    udp_port := inet:port_number()
+}.
+%% A channel: its number, the Erlang port to write its frames to, the bytes that may be
+%% written at first, and where the peer's sidecar is.
+
+-type reason() :: {Code :: atom(), Text :: string()}.
+%% Code is one of portproto/PROTOCOL.md, section 7, or `down': there is no sidecar.
+
+-record(request, {
+    %% The tag of the answer; a listener's parameters are kept for the next sidecar.
+    answer :: {listening, map()} | resolved | dialled,
+    from :: gen_statem:from() | abandoned,
+    monitor :: reference()
+}).
+
+-record(channel, {
+    monitor :: reference(),
+    %% Where frames go, once attached: {input handler, output handler}.
+    handlers :: undefined | {pid(), pid()}
+}).
+
+-record(data, {
+    config :: {ok, quic_dist_config:options()} | {error, string()},
+    reset_key :: binary(),
+    port :: undefined | port(),
+    os_pid :: undefined | non_neg_integer(),
+    executable = "" :: file:filename_all(),
+    %% Why there is no sidecar, for whoever asks.
+    error = "" :: string(),
+    %% Sidecars that ended since the last that was up for ?STABLE, that one included.
+    failures = 0 :: non_neg_integer(),
+    up_since :: undefined | integer(),
+    listener :: undefined | #{atom() => term()},
+    acceptor :: undefined | {pid(), reference()},
+    %% Accepted channels that no acceptor has been told of, newest first.
+    waiting = [] :: [channel()],
+    next_id = 1 :: pos_integer(),
+    requests = #{} :: #{non_neg_integer() => #request{}},
+    channels = #{} :: #{non_neg_integer() => #channel{}},
+    monitors = #{} :: #{
+        reference() => {request | channel, non_neg_integer()}
+    }
+}).
+
+%% Milliseconds. The sidecar's own bounds are in portproto/PROTOCOL.md, sections 3 and 8.
+-define(HELLO_TIMEOUT, 5000).
+-define(STOP_TIMEOUT, 1700).
+-define(LISTEN_TIMEOUT, 10000).
+-define(STABLE, 10000).
+-define(MAX_DELAY, 5000).
+%% NAT bindings for UDP live 30 s and more (RFC 4787); a peer whose sidecar was replaced is noticed
+%% by the next keep-alive.
+-define(KEEP_ALIVE, 5000).
+%% Accepted channels that wait for an acceptor: it is there as soon as listen/2 has returned.
+-define(MAX_WAITING, 64).
+
+%% API
+
+-spec start_link() -> gen_statem:start_ret().
+start_link() ->
+    Options = [{spawn_opt, [{message_queue_data, off_heap}]}],
+    gen_statem:start_link({local, ?MODULE}, ?MODULE, [], Options).
+
+%% @doc Listens, also in the next sidecar if this one dies. An empty address means every address,
+%% port 0 any port.
+-spec listen(#{
+    node := binary(),
+    address := binary(),
+    port_min := inet:port_number(),
+    port_max := inet:port_number()
+}) ->
+    {ok, {inet:ip_address(), inet:port_number()}} | {error, reason()}.
+listen(Parameters) ->
+    call({listen, Parameters}, ?LISTEN_TIMEOUT).
+
+%% @doc Stops listening. Does not wait.
+-spec close_listener() -> ok.
+close_listener() ->
+    gen_statem:cast(?MODULE, close_listener).
+
+%% @doc Makes the caller the acceptor: each channel that a peer opens comes as the message
+%% `{accepted, channel()}'.
+-spec accept() -> ok.
+accept() ->
+    gen_statem:cast(?MODULE, {accept, self()}).
+
+%% @doc The addresses of a host name, as the sidecar's resolver has them.
+-spec resolve(string(), timeout()) -> {ok, [inet:ip_address()]} | {error, reason()}.
+resolve(Host, Timeout) ->
+    Parameters = #{host => unicode:characters_to_binary(Host), timeout => Timeout},
+    call({resolve, Parameters}, Timeout + 1000).
+
+%% @doc Connects to a peer's sidecar. The caller owns the channel until it is attached.
+-spec dial(#{
+    node := binary(),
+    local := binary(),
+    targets := [quic_dist_config:endpoint()],
+    timeout := timeout()
+}) ->
+    {ok, channel()} | {error, reason()}.
+dial(#{timeout := Timeout} = Parameters) ->
+    call({dial, Parameters}, Timeout + 1000).
+
+%% @doc Names the processes of a channel. Frames go to `Input' (data, closed) and `Output'
+%% (credit); when `Output' ends, the channel is closed.
+-spec attach(channel(), Input :: pid(), Output :: pid()) -> ok | {error, closed | reason()}.
+attach(#{id := Id, port := Port}, Input, Output) ->
+    call({attach, Port, Id, Input, Output}, infinity).
+
+%% @doc The options that are in use.
+-spec options() -> {ok, quic_dist_config:options()} | {error, reason()}.
+options() ->
+    call(options, infinity).
+
+%% @doc What is known of the sidecar: `state' (`up', or why not), `executable', `os_pid', `listen'
+%% (IP address and UDP port, or `undefined') and the number of `channels'.
+-spec info() -> #{atom() => term()} | {error, reason()}.
+info() ->
+    call(info, infinity).
+
+%% Not gen_statem's default, which calls from a process of its own: the caller is to be the owner.
+call(Request, Timeout) ->
+    try
+        gen_statem:call(?MODULE, Request, {dirty_timeout, Timeout})
+    catch
+        exit:{timeout, _} -> {error, {timeout, "quicdistd did not answer in time"}};
+        exit:{_, _} -> {error, {down, "distribution over QUIC is not running"}}
+    end.
+
+%% gen_statem
+
+%% @private
+-spec callback_mode() -> gen_statem:callback_mode_result().
+callback_mode() ->
+    state_functions.
+
+%% @private
+-spec init([]) -> gen_statem:init_result(down).
+init([]) ->
+    process_flag(trap_exit, true),
+    Data = #data{config = config(), reset_key = reset_key()},
+    {ok, down, Data, [{next_event, internal, start}]}.
+
+%% A VM without crypto is still a VM; who can guess this key can only close connections.
+reset_key() ->
+    try
+        crypto:strong_rand_bytes(32)
+    catch
+        error:_ -> rand:bytes(32)
+    end.
+
+config() ->
+    case quic_dist_config:read() of
+        {ok, _} = Ok -> Ok;
+        {error, Reason} -> {error, quic_dist_config:format_error(Reason)}
+    end.
+
+%% @private The password and the reset key stay out of crash reports and `sys:get_status/1'.
+-spec format_status(gen_statem:format_status()) -> gen_statem:format_status().
+format_status(#{data := #data{config = Config0} = Data} = Status) ->
+    Config =
+        case Config0 of
+            {ok, #{password := _} = Options} -> {ok, Options#{password := <<"***">>}};
+            _ -> Config0
+        end,
+    %% Events may hold frames, and frames what applications say to each other.
+    maps:map(fun hide/2, Status#{data := Data#data{config = Config, reset_key = <<"***">>}});
+format_status(Status) ->
+    maps:map(fun hide/2, Status).
+
+hide(message, _) -> '***';
+hide(Events, _) when Events =:= queue; Events =:= postponed; Events =:= log -> [];
+hide(_, Value) -> Value.
+
+%% @private
+-spec terminate(term(), atom(), #data{}) -> ok.
+terminate(_, _, #data{port = undefined}) ->
+    ok;
+terminate(_, _, #data{port = Port} = Data) ->
+    %% Not suspended by a sidecar that has stopped reading: it is killed below.
+    _ = try_command(Port, quic_dist_proto:control(stop, #{}), [nosuspend]),
+    receive
+        {Port, {exit_status, _}} -> ok;
+        {'EXIT', Port, _} -> ok
+    after ?STOP_TIMEOUT ->
+        discard(Data),
+        ok
+    end.
+
+%% States
+
+%% @private No sidecar; the state timeout starts one.
+-spec down(gen_statem:event_type(), term(), #data{}) ->
+    gen_statem:event_handler_result(atom()).
+down(internal, start, Data) ->
+    start(Data);
+down(state_timeout, start, Data) ->
+    start(Data);
+down({call, From}, {Request, _}, #data{error = Text}) when
+    Request =:= listen; Request =:= resolve; Request =:= dial
+->
+    {keep_state_and_data, [{reply, From, {error, {down, Text}}}]};
+down(Type, Event, Data) ->
+    handle_common(Type, Event, down, Data).
+
+%% @private A sidecar runs and owes its hello.
+-spec starting(gen_statem:event_type(), term(), #data{}) ->
+    gen_statem:event_handler_result(atom()).
+starting(info, {Port, {data, Body}}, #data{port = Port, executable = File} = Data) ->
+    Protocol = quic_dist_proto:protocol(),
+    Build = build(),
+    case quic_dist_proto:decode(Body) of
+        {control, hello, #{protocol := Protocol, build := Build}} ->
+            configure(Data);
+        {control, hello, #{protocol := OtherProtocol, build := OtherBuild}} ->
+            fail(
+                text(
+                    "~ts is version ~ts (protocol ~w), the Erlang library is version ~ts "
+                    "(protocol ~w): install both from one release",
+                    [File, OtherBuild, OtherProtocol, Build, Protocol]
+                ),
+                Data
+            );
+        _ ->
+            fail(
+                text("~ts (~ts) did not begin with a hello: it is no quicdistd, or a broken one", [
+                    File, quic_dist_exe:describe(File)
+                ]),
+                Data
+            )
+    end;
+starting(info, {Port, {exit_status, Status}}, #data{port = Port, executable = File} = Data) ->
+    {ok, Target} = target(),
+    fail(
+        text(
+            "~ts (~ts) ended with status ~w before its hello: is it a quicdistd for ~ts? It "
+            "writes its own reason to standard error",
+            [File, quic_dist_exe:describe(File), Status, Target]
+        ),
+        Data
+    );
+starting(state_timeout, hello, #data{executable = File} = Data) ->
+    fail(
+        text("~ts (~ts) sent no hello within ~w ms: it is no quicdistd, or hangs", [
+            File, quic_dist_exe:describe(File), ?HELLO_TIMEOUT
+        ]),
+        Data
+    );
+starting(Type, Event, Data) ->
+    handle_common(Type, Event, starting, Data).
+
+%% @private The sidecar takes its configuration and opens the listener that its predecessor had.
+-spec configuring(gen_statem:event_type(), term(), #data{}) ->
+    gen_statem:event_handler_result(atom()).
+configuring(info, {Port, {data, Body}}, #data{port = Port} = Data) ->
+    case quic_dist_proto:decode(Body) of
+        {control, ok, #{id := 0}} ->
+            restore_listener(Data);
+        {control, listening, #{id := 0}} ->
+            enter_up(Data);
+        {control, error, #{id := 0, code := Code, text := Text}} ->
+            fail(text("~ts (~w)", [Text, Code]), Data);
+        Frame ->
+            received(Frame, Data)
+    end;
+configuring(state_timeout, configure, Data) ->
+    fail("quicdistd did not take its configuration in time", Data);
+configuring(Type, Event, Data) ->
+    handle_common(Type, Event, configuring, Data).
+
+%% @private The sidecar serves.
+-spec up(gen_statem:event_type(), term(), #data{}) -> gen_statem:event_handler_result(atom()).
+up(info, {Port, {data, Body}}, #data{port = Port} = Data) ->
+    received(quic_dist_proto:decode(Body), Data);
+up({call, From}, {listen, Parameters}, Data) ->
+    {keep_state, request(listen, Parameters, {listening, Parameters}, From, Data)};
+up({call, From}, {resolve, Parameters}, Data) ->
+    {keep_state, request(resolve, Parameters, resolved, From, Data)};
+up({call, From}, {dial, Parameters}, Data) ->
+    {keep_state, request(dial, Parameters, dialled, From, Data)};
+up(Type, Event, Data) ->
+    handle_common(Type, Event, up, Data).
+
+%% What every state accepts.
+handle_common({call, _}, {Request, _}, _, _) when
+    Request =:= listen; Request =:= resolve; Request =:= dial
+->
+    {keep_state_and_data, [postpone]};
+handle_common({call, From}, {attach, Port, Id, Input, Output}, _, Data) ->
+    case Data of
+        #data{port = Port, channels = #{Id := #channel{handlers = undefined} = Channel0}} ->
+            Data1 = demonitor_ref(Channel0#channel.monitor, Data),
+            Monitor = monitor(process, Output),
+            Channel = Channel0#channel{monitor = Monitor, handlers = {Input, Output}},
+            Data2 = Data1#data{
+                channels = (Data1#data.channels)#{Id := Channel},
+                monitors = (Data1#data.monitors)#{Monitor => {channel, Id}}
+            },
+            {keep_state, Data2, [{reply, From, ok}]};
+        _ ->
+            {keep_state_and_data, [{reply, From, {error, closed}}]}
+    end;
+handle_common({call, From}, options, _, #data{config = Config}) ->
+    Reply =
+        case Config of
+            {ok, Options} -> {ok, maps:remove(password, Options)};
+            {error, Text} -> {error, {down, Text}}
+        end,
+    {keep_state_and_data, [{reply, From, Reply}]};
+handle_common({call, From}, info, State, Data) ->
+    {keep_state_and_data, [{reply, From, info(State, Data)}]};
+handle_common(cast, close_listener, State, #data{listener = Listener} = Data0) ->
+    Data = Data0#data{listener = undefined},
+    case {State, Listener} of
+        {up, #{}} ->
+            Id = Data#data.next_id,
+            send(Data, close_listener, #{id => Id}),
+            {keep_state, Data#data{next_id = Id + 1}};
+        _ ->
+            {keep_state, Data}
+    end;
+handle_common(cast, {accept, Pid}, _, #data{waiting = Waiting} = Data0) ->
+    Data = Data0#data{acceptor = {Pid, monitor(process, Pid)}, waiting = []},
+    {keep_state, lists:foldr(fun hand_over/2, Data, Waiting)};
+handle_common(info, {Port, {exit_status, Status}}, State, #data{port = Port} = Data) ->
+    #data{os_pid = OsPid, channels = Channels} = Data,
+    fail(
+        text(
+            "quicdistd (operating system process ~w) ended with status ~w while ~ts; connections "
+            "lost: ~w; another is started",
+            [OsPid, Status, State, maps:size(Channels)]
+        ),
+        Data
+    );
+handle_common(info, {'EXIT', Port, Reason}, _, #data{port = Port} = Data) ->
+    fail(text("the port of quicdistd ended: ~0tp", [Reason]), Data);
+handle_common(info, {'DOWN', Monitor, process, _, _}, _, Data) ->
+    {keep_state, process_down(Monitor, Data)};
+handle_common(info, {'EXIT', Parent, Reason}, _, _) when is_pid(Parent) ->
+    %% Only the supervisor is linked (and os:cmd's ports for a moment).
+    {stop, Reason};
+handle_common(info, {Port, _}, _, _) when is_port(Port) ->
+    %% The last words of a sidecar that was given up.
+    keep_state_and_data;
+handle_common(info, {'EXIT', Port, _}, _, _) when is_port(Port) ->
+    keep_state_and_data;
+handle_common(Type, Event, State, _) ->
+    quic_dist_log:log(warning, "unexpected event", [{state, State}, {type, Type}, {event, Event}]),
+    keep_state_and_data.
+
+info(State, #data{listener = Listener} = Data) ->
+    #{
+        state =>
+            case State of
+                down -> {down, Data#data.error};
+                _ -> State
+            end,
+        executable => Data#data.executable,
+        os_pid => Data#data.os_pid,
+        listen =>
+            case Listener of
+                #{bound := Bound} -> Bound;
+                _ -> undefined
+            end,
+        channels => maps:size(Data#data.channels)
+    }.
+
+%% The sidecar's life
+
+start(#data{config = {error, Text}} = Data) ->
+    %% Configuration is read once, when distribution starts: there is nothing to wait for.
+    {keep_state, Data#data{error = Text}};
+start(#data{config = {ok, Options}} = Data) ->
+    case quic_dist_exe:find(Options) of
+        {ok, File} -> open(File, Data#data{executable = File});
+        {error, Text} -> fail(Text, Data)
+    end.
+
+open(File, Data0) ->
+    try
+        open_port(
+            {spawn_executable, File},
+            [{packet, 4}, binary, exit_status, use_stdio, hide, {args, []}]
+        )
+    of
+        Port ->
+            OsPid =
+                case erlang:port_info(Port, os_pid) of
+                    {os_pid, Pid} -> Pid;
+                    undefined -> undefined
+                end,
+            Data = Data0#data{port = Port, os_pid = OsPid},
+            send(Data, hello, #{
+                protocol => quic_dist_proto:protocol(),
+                build => build(),
+                otp => list_to_binary(erlang:system_info(otp_release))
+            }),
+            {next_state, starting, Data, [{state_timeout, ?HELLO_TIMEOUT, hello}]}
+    catch
+        error:Reason ->
+            fail(
+                text("~ts (~ts) cannot be started: ~0tp", [
+                    File, quic_dist_exe:describe(File), Reason
+                ]),
+                Data0
+            )
+    end.
+
+configure(#data{config = {ok, Options}, reset_key = ResetKey} = Data) ->
+    Fields = maps:with([certfile, keyfile, password, cacertfile, log_level], Options),
+    send(Data, configure, Fields#{
+        id => 0,
+        reset_key => ResetKey,
+        keep_alive => ?KEEP_ALIVE,
+        idle_timeout => idle_timeout(),
+        hello_timeout => setup_time()
+    }),
+    {next_state, configuring, Data, [{state_timeout, ?HELLO_TIMEOUT, configure}]}.
+
+restore_listener(#data{listener = undefined} = Data) ->
+    enter_up(Data);
+restore_listener(#data{listener = Listener} = Data) ->
+    send(Data, listen, (maps:remove(bound, Listener))#{id => 0}),
+    {keep_state, Data}.
+
+enter_up(#data{os_pid = OsPid, executable = File} = Data0) ->
+    quic_dist_log:log(info, "quicdistd is up", [{os_pid, OsPid}, {executable, File}]),
+    Data = Data0#data{error = "", up_since = erlang:monotonic_time(millisecond)},
+    {next_state, up, Data}.
+
+%% The BEAM's ticks decide first whether a peer lives: the path gives up only after them.
+idle_timeout() ->
+    2 * 1000 * application:get_env(kernel, net_ticktime, 60).
+
+setup_time() ->
+    case application:get_env(kernel, net_setuptime, 7) of
+        Seconds when is_integer(Seconds), Seconds > 0, Seconds =< 120 -> 1000 * Seconds;
+        _ -> 7000
+    end.
+
+%% The sidecar is gone, or must go. Everybody who waits for it is told.
+fail(Text, Data0) ->
+    case Data0#data.error of
+        Text -> ok;
+        _ -> quic_dist_log:log(error, Text)
+    end,
+    discard(Data0),
+    Actions = [
+        {reply, From, {error, {down, Text}}}
+     || #request{from = From} <- maps:values(Data0#data.requests), From =/= abandoned
+    ],
+    lists:foreach(
+        fun
+            (#channel{handlers = {Input, _}}) -> Input ! closed;
+            (#channel{handlers = undefined}) -> ok
+        end,
+        maps:values(Data0#data.channels)
+    ),
+    lists:foreach(fun(Ref) -> demonitor(Ref, [flush]) end, maps:keys(Data0#data.monitors)),
+    Failures =
+        case stable(Data0) of
+            true -> 1;
+            false -> Data0#data.failures + 1
+        end,
+    Data = Data0#data{
+        port = undefined,
+        os_pid = undefined,
+        error = Text,
+        failures = Failures,
+        up_since = undefined,
+        waiting = [],
+        requests = #{},
+        channels = #{},
+        monitors = #{}
+    },
+    case {Data0#data.up_since, Failures} of
+        {Since, 1} when is_integer(Since) ->
+            %% The first restart is at once, and who asks meanwhile waits for it.
+            {next_state, State, Started, StartActions} = start(Data),
+            {next_state, State, Started, Actions ++ StartActions};
+        _ ->
+            Delay = min(?MAX_DELAY, 50 bsl min(Failures, 10)),
+            {next_state, down, Data, [{state_timeout, Delay, start} | Actions]}
+    end.
+
+stable(#data{up_since = undefined}) -> false;
+stable(#data{up_since = Since}) -> erlang:monotonic_time(millisecond) - Since >= ?STABLE.
+
+%% The port's pipes are closed; a process that does not end from that is killed.
+discard(#data{port = undefined}) ->
+    ok;
+discard(#data{port = Port, os_pid = OsPid}) ->
+    Alive = erlang:port_info(Port) =/= undefined,
+    _ = try_close(Port),
+    case {Alive, os:type()} of
+        {true, {unix, _}} when is_integer(OsPid) ->
+            _ = os:cmd("kill -9 " ++ integer_to_list(OsPid)),
+            ok;
+        {true, {win32, _}} when is_integer(OsPid) ->
+            _ = os:cmd("taskkill /F /PID " ++ integer_to_list(OsPid)),
+            ok;
+        _ ->
+            ok
+    end.
+
+try_close(Port) ->
+    try
+        port_close(Port)
+    catch
+        error:badarg -> true
+    end.
+
+%% Requests
+
+request(Tag, Parameters, Answer, {Pid, _} = From, #data{next_id = Id} = Data) ->
+    send(Data, Tag, Parameters#{id => Id}),
+    Monitor = monitor(process, Pid),
+    Request = #request{answer = Answer, from = From, monitor = Monitor},
+    Data#data{
+        next_id = Id + 1,
+        requests = (Data#data.requests)#{Id => Request},
+        monitors = (Data#data.monitors)#{Monitor => {request, Id}}
+    }.
+
+send(#data{port = Port}, Tag, Fields) ->
+    %% A port that has just died is noticed by its exit status.
+    _ = try_command(Port, quic_dist_proto:control(Tag, Fields), []),
+    ok.
+
+try_command(Port, Frame, Options) ->
+    try
+        erlang:port_command(Port, Frame, Options)
+    catch
+        error:badarg -> false
+    end.
+
+%% Frames from the sidecar
+
+received({data, Id, Payload}, #data{channels = Channels}) ->
+    case Channels of
+        #{Id := #channel{handlers = {Input, _}}} ->
+            Input ! {data, Payload},
+            keep_state_and_data;
+        #{} ->
+            %% It crossed our close.
+            keep_state_and_data
+    end;
+received({credit, Id, Bytes}, #data{channels = Channels}) ->
+    case Channels of
+        #{Id := #channel{handlers = {_, Output}}} ->
+            Output ! {credit, Bytes},
+            keep_state_and_data;
+        #{} ->
+            keep_state_and_data
+    end;
+received({control, closed, #{channel := Id, reason := Reason, text := Text}}, Data) ->
+    {keep_state, channel_closed(Id, Reason, Text, Data)};
+received({control, accepted, #{channel := Id} = Fields}, Data0) ->
+    case Data0 of
+        #data{acceptor = undefined, waiting = Waiting} when length(Waiting) >= ?MAX_WAITING ->
+            send(Data0, close, #{channel => Id}),
+            keep_state_and_data;
+        _ ->
+            {keep_state, hand_over(channel(Fields, Data0), Data0)}
+    end;
+received({control, log, #{level := Level, what := What, facts := Facts}}, _) ->
+    quic_dist_log:log(Level, What, Facts),
+    keep_state_and_data;
+received({control, _, #{id := Id} = Fields}, #data{requests = Requests} = Data0) when
+    is_map_key(Id, Requests)
+->
+    {Request, Rest} = maps:take(Id, Requests),
+    Data = demonitor_ref(Request#request.monitor, Data0#data{requests = Rest}),
+    answer(Request, Fields, Data);
+received({control, ok, _}, _) ->
+    %% close_listener, for which nobody waits.
+    keep_state_and_data;
+received(Frame, Data) ->
+    fail(
+        text("quicdistd broke the control protocol with ~0tp; it is replaced", [refusal(Frame)]),
+        Data
+    ).
+
+refusal({error, Kind, Text}) -> {Kind, Text};
+refusal(Frame) -> quic_dist_proto:format(Frame).
+
+answer(#request{from = abandoned}, #{channel := Id}, Data) ->
+    send(Data, close, #{channel => Id}),
+    {keep_state, Data};
+answer(#request{from = abandoned}, _, Data) ->
+    {keep_state, Data};
+answer(#request{from = From}, #{code := Code, text := Text}, Data) ->
+    Reason = {Code, unicode:characters_to_list(Text)},
+    {keep_state, Data, [{reply, From, {error, Reason}}]};
+answer(
+    #request{from = From, answer = {listening, Parameters}},
+    #{address := Address, port := UdpPort},
+    Data
+) ->
+    Bound = {parse_address(Address), UdpPort},
+    %% The next sidecar listens on the very port that peers know.
+    Listener = Parameters#{port_min := UdpPort, port_max := UdpPort, bound => Bound},
+    {keep_state, Data#data{listener = Listener}, [{reply, From, {ok, Bound}}]};
+answer(#request{from = From, answer = resolved}, #{addresses := Texts}, Data) ->
+    Addresses = [parse_address(Text) || Text <- Texts],
+    {keep_state, Data, [{reply, From, {ok, Addresses}}]};
+answer(#request{from = {Pid, _} = From, answer = dialled}, #{channel := _} = Fields, Data) ->
+    Channel = channel(Fields, Data),
+    {keep_state, own(Channel, Pid, Data), [{reply, From, {ok, Channel}}]}.
+
+channel(#{channel := Id, address := Address, port := UdpPort, credit := Credit}, Data) ->
+    #{
+        id => Id,
+        port => Data#data.port,
+        credit => Credit,
+        address => parse_address(Address),
+        udp_port => UdpPort
+    }.
+
+%% An IPv6 address may come with a zone, which an ip_address() has no room for.
+parse_address(Text) ->
+    [Address0 | _] = binary:split(Text, <<"%">>),
+    {ok, Address} = inet:parse_strict_address(binary_to_list(Address0)),
+    Address.
+
+%% Channels
+
+own(#{id := Id}, Pid, Data) ->
+    Monitor = monitor(process, Pid),
+    Data#data{
+        channels = (Data#data.channels)#{Id => #channel{monitor = Monitor}},
+        monitors = (Data#data.monitors)#{Monitor => {channel, Id}}
+    }.
+
+hand_over(Channel, #data{acceptor = undefined, waiting = Waiting} = Data) ->
+    Data#data{waiting = [Channel | Waiting]};
+hand_over(Channel, #data{acceptor = {Pid, _}} = Data) ->
+    Pid ! {accepted, Channel},
+    own(Channel, Pid, Data).
+
+channel_closed(Id, Reason, Text, #data{channels = Channels, waiting = Waiting} = Data0) ->
+    case maps:take(Id, Channels) of
+        {#channel{monitor = Monitor, handlers = Handlers}, Rest} ->
+            Level =
+                case Reason of
+                    protocol_error -> error;
+                    connection_lost -> notice;
+                    _ -> info
+                end,
+            quic_dist_log:log(Level, Text, [{channel, Id}, {reason, Reason}]),
+            case Handlers of
+                {Input, _} -> Input ! closed;
+                undefined -> closed
+            end,
+            demonitor_ref(Monitor, Data0#data{channels = Rest});
+        error ->
+            Data0#data{waiting = [C || #{id := Other} = C <- Waiting, Other =/= Id]}
+    end.
+
+process_down(Monitor, #data{acceptor = {_, Monitor}} = Data) ->
+    Data#data{acceptor = undefined};
+process_down(Monitor, #data{monitors = Monitors0} = Data0) ->
+    case maps:take(Monitor, Monitors0) of
+        {{request, Id}, Monitors} ->
+            send(Data0, cancel, #{id => Id}),
+            #data{requests = #{Id := Request} = Requests} = Data0,
+            Data0#data{
+                monitors = Monitors,
+                requests = Requests#{Id := Request#request{from = abandoned}}
+            };
+        {{channel, Id}, Monitors} ->
+            send(Data0, close, #{channel => Id}),
+            Data0#data{
+                monitors = Monitors,
+                channels = maps:remove(Id, Data0#data.channels)
+            };
+        error ->
+            Data0
+    end.
+
+demonitor_ref(Monitor, #data{monitors = Monitors} = Data) ->
+    demonitor(Monitor, [flush]),
+    Data#data{monitors = maps:remove(Monitor, Monitors)}.
+
+%% Words
+
+%% The version of this library. The application need not be loaded.
+build() ->
+    case application:get_key(quic_dist, vsn) of
+        {ok, Version} -> list_to_binary(Version);
+        undefined -> build(code:where_is_file("quic_dist.app"))
+    end.
+
+build(non_existing) ->
+    <<"unknown (quic_dist.app is not on the code path)">>;
+build(File) ->
+    {ok, Bytes, _} = erl_prim_loader:get_file(File),
+    {ok, Tokens, _} = erl_scan:string(unicode:characters_to_list(Bytes)),
+    {ok, {application, quic_dist, Keys}} = erl_parse:parse_term(Tokens),
+    list_to_binary(proplists:get_value(vsn, Keys)).
+
+text(Format, Arguments) ->
+    lists:flatten(io_lib:format(Format, Arguments)).
+
+target() ->
+    case quic_dist_exe:target() of
+        {ok, _} = Ok -> Ok;
+        {error, Architecture} -> {ok, Architecture}
+    end.

@@ -1,0 +1,353 @@
+%% @doc The `stdio' data plane: a channel's data travels as frames on the sidecar's standard input
+%% and output, moved by two processes. It works wherever a port program does.
+%%
+%% ```
+%%   emulator --dist_ctrl_get_data--> output handler --data frames--> port --> sidecar
+%%   emulator <--dist_ctrl_put_data-- input handler <--{data, _}-- quic_dist_port <-- sidecar
+%% '''
+%%
+%% The output handler is the distribution controller. It and the input handler are linked, and the
+%% output handler to the connection supervisor: they end together. Neither traps exits, so
+%% net_kernel's `exit(Controller, disconnect)' works at once and a simultaneous connect cannot wedge.
+%%
+%% Back-pressure, outwards: without credit from the sidecar the output handler takes no more data
+%% from the emulator, whose own queue then fills up and suspends senders (`busy_dist_port').
+%% Inwards: the input handler grants credit for what it has given to the emulator.
+-module(quic_dist_stdio).
+
+-export([open/1, hand_over/2, hs_data/1]).
+
+-include_lib("kernel/include/dist_util.hrl").
+
+-record(ctrl, {
+    output :: pid(),
+    input :: pid()
+}).
+
+-record(out, {
+    port :: port(),
+    %% The front of every data frame of this channel.
+    header :: binary(),
+    credit :: integer(),
+    dhandle :: undefined | erlang:dist_handle(),
+    %% Has the emulator been asked to tell of new data? Not while there is no credit.
+    armed = false :: boolean(),
+    %% A tick that waits for credit. One is as good as many.
+    tick = false :: boolean()
+}).
+
+-record(in, {
+    port :: port(),
+    id :: non_neg_integer(),
+    owner :: reference(),
+    dhandle :: undefined | erlang:dist_handle(),
+    %% Bytes consumed for which no credit has been granted.
+    owed = 0 :: non_neg_integer(),
+    %% The beginning of a distribution frame, newest part first, its size, and the size wanted.
+    parts = [] :: [binary()],
+    have = 0 :: non_neg_integer(),
+    want = 4 :: pos_integer()
+}).
+
+%% Bytes that the sidecar may send ahead of us. Some pieces of what one read of the sidecar brings.
+-define(WINDOW, 16#100000).
+%% Credit is granted in pieces of this size, so that it costs a frame for each hundreds of KB.
+-define(GRANT, (?WINDOW div 4)).
+%% The output handler gathers this much before it writes.
+-define(BATCH, 16#10000).
+
+%% @doc Opens the data plane of a channel. The caller owns it until {@link hand_over/2}.
+-spec open(quic_dist_port:channel()) -> #ctrl{}.
+open(Channel) ->
+    Caller = self(),
+    Options = [link, {priority, max}, {message_queue_data, off_heap}, {fullsweep_after, 0}],
+    Output = spawn_opt(fun() -> output_init(Channel, Caller, Options) end, Options),
+    Monitor = monitor(process, Output),
+    receive
+        {Output, input, Input} ->
+            demonitor(Monitor, [flush]),
+            #ctrl{output = Output, input = Input};
+        {'DOWN', Monitor, process, Output, Reason} ->
+            exit(Reason)
+    end.
+
+%% @doc Makes the connection supervisor the owner, in place of the caller.
+-spec hand_over(#ctrl{}, pid()) -> ok | {error, closed}.
+hand_over(#ctrl{output = Output}, Supervisor) ->
+    call(Output, {hand_over, Supervisor}).
+
+%% @doc The part of the handshake record that the data plane decides.
+-spec hs_data(#ctrl{}) -> #hs_data{}.
+hs_data(#ctrl{} = Ctrl) ->
+    #hs_data{
+        socket = Ctrl,
+        this_flags = 0,
+        f_send = fun(#ctrl{output = Output}, Data) -> call(Output, {send, Data}) end,
+        f_recv = fun(#ctrl{input = Input}, 0, infinity) -> call(Input, recv) end,
+        f_setopts_pre_nodeup = fun(_) -> ok end,
+        f_setopts_post_nodeup = fun(_) -> ok end,
+        f_getll = fun(#ctrl{output = Output}) -> {ok, Output} end,
+        f_handshake_complete = fun(#ctrl{output = Output}, _Node, DHandle) ->
+            ok = call(Output, {handshake_complete, DHandle})
+        end,
+        mf_tick = fun(#ctrl{output = Output}) ->
+            Output ! tick,
+            ok
+        end
+    }.
+
+call(Pid, Request) ->
+    Ref = monitor(process, Pid, [{alias, reply_demonitor}]),
+    Pid ! {Ref, Request},
+    receive
+        {Ref, Reply} -> Reply;
+        {'DOWN', Ref, process, Pid, _} -> {error, closed}
+    end.
+
+reply(Ref, Reply) ->
+    Ref ! {Ref, Reply},
+    ok.
+
+%% The output handler: the distribution controller
+
+output_init(#{port := Port, id := Id, credit := Credit} = Channel, Caller, Options) ->
+    Output = self(),
+    Input = spawn_opt(fun() -> input_init(Channel, Output) end, Options),
+    Caller ! {Output, input, Input},
+    Out = #out{port = Port, header = quic_dist_proto:data_header(Id), credit = Credit},
+    output_handshake(Out, Caller, Input).
+
+output_handshake(Out, Owner, Input) ->
+    receive
+        {Ref, {send, Data}} ->
+            Frame = [<<(iolist_size(Data)):32>>, Data],
+            Out1 = write(Frame, iolist_size(Frame), Out),
+            reply(Ref, ok),
+            output_handshake(Out1, Owner, Input);
+        {credit, Bytes} ->
+            output_handshake(add_credit(Bytes, Out), Owner, Input);
+        {Ref, {hand_over, Supervisor}} ->
+            unlink(Owner),
+            try link(Supervisor) of
+                true -> reply(Ref, ok)
+            catch
+                error:noproc -> exit(normal)
+            end,
+            output_handshake(Out, Supervisor, Input);
+        {Ref, {handshake_complete, DHandle}} ->
+            ok = erlang:dist_ctrl_input_handler(DHandle, Input),
+            Input ! {handshake_complete, DHandle},
+            false = erlang:dist_ctrl_set_opt(DHandle, get_size, true),
+            process_flag(priority, normal),
+            reply(Ref, ok),
+            output(arm(Out#out{dhandle = DHandle}));
+        tick ->
+            output_handshake(Out, Owner, Input)
+    end.
+
+arm(#out{dhandle = DHandle} = Out) ->
+    erlang:dist_ctrl_get_data_notification(DHandle),
+    Out#out{armed = true}.
+
+output(Out) ->
+    receive
+        Message -> output(Message, Out)
+    end.
+
+output(dist_data, Out) ->
+    gather(Out#out{armed = false});
+output({credit, Bytes}, Out0) ->
+    Out = add_credit(Bytes, Out0),
+    case Out of
+        #out{credit = Credit} when Credit =< 0 -> output(Out);
+        #out{tick = true} -> gather(write_tick(Out));
+        #out{armed = false} -> gather(Out);
+        #out{armed = true} -> output(Out)
+    end;
+output(tick, #out{credit = Credit} = Out) when Credit > 0 ->
+    output(write_tick(Out));
+output(tick, Out) ->
+    output(Out#out{tick = true});
+output(Unknown, Out) ->
+    quic_dist_log:log(warning, "unexpected message to an output handler", [{message, Unknown}]),
+    output(Out).
+
+%% Moves what the emulator has, as far as there is credit. Between two frames the mailbox gets its
+%% turn, so that a sender who never pauses holds up neither ticks nor credit.
+gather(#out{credit = Credit} = Out) when Credit =< 0 ->
+    output(Out);
+gather(#out{dhandle = DHandle} = Out0) ->
+    case take(DHandle, 0, []) of
+        {0, _, []} ->
+            output(arm(Out0));
+        {Size, none, Batch} ->
+            output(arm(write(Batch, Size, Out0#out{tick = false})));
+        {Size, more, Batch} ->
+            Out = write(Batch, Size, Out0#out{tick = false}),
+            receive
+                {credit, Bytes} -> gather(add_credit(Bytes, Out));
+                tick -> gather(Out)
+            after 0 ->
+                gather(Out)
+            end
+    end.
+
+take(_, Size, Acc) when Size >= ?BATCH ->
+    {Size, more, lists:reverse(Acc)};
+take(DHandle, Size, Acc) ->
+    case erlang:dist_ctrl_get_data(DHandle) of
+        {FrameSize, Frame} ->
+            take(DHandle, Size + 4 + FrameSize, [[<<FrameSize:32>> | Frame] | Acc]);
+        none ->
+            {Size, none, lists:reverse(Acc)}
+    end.
+
+write_tick(Out) ->
+    write(<<0:32>>, 4, Out#out{tick = false}).
+
+%% `port_command/2' suspends us while the pipe is full. The sidecar reads it always, whatever its
+%% peers do, and if it dies the port closes.
+write(Data, Size, #out{port = Port, header = Header, credit = Credit} = Out) ->
+    case Size =< quic_dist_proto:max_payload() of
+        true ->
+            command(Port, [Header | Data]),
+            Out#out{credit = Credit - Size};
+        false ->
+            write_pieces(iolist_to_binary(Data), Out)
+    end.
+
+%% A frame over the payload's limit: the emulator makes one only of signals it cannot fragment.
+write_pieces(Data, #out{credit = Credit} = Out) when Credit =< 0 ->
+    receive
+        {credit, Bytes} -> write_pieces(Data, add_credit(Bytes, Out))
+    end;
+write_pieces(Data, Out) ->
+    Max = quic_dist_proto:max_payload(),
+    case Data of
+        <<Piece:Max/binary, Rest/binary>> when Rest =/= <<>> ->
+            write_pieces(Rest, write(Piece, Max, Out));
+        _ ->
+            write(Data, byte_size(Data), Out)
+    end.
+
+command(Port, Frame) ->
+    try
+        true = erlang:port_command(Port, Frame),
+        ok
+    catch
+        error:badarg -> exit(connection_closed)
+    end.
+
+add_credit(Bytes, #out{credit = Credit} = Out) ->
+    Out#out{credit = Credit + Bytes}.
+
+%% The input handler
+
+input_init(#{port := Port, id := Id} = Channel, Output) ->
+    Owner = monitor(process, quic_dist_port),
+    case quic_dist_port:attach(Channel, self(), Output) of
+        ok ->
+            command(Port, quic_dist_proto:credit(Id, ?WINDOW)),
+            input_handshake(#in{port = Port, id = Id, owner = Owner}, []);
+        {error, _} ->
+            exit(connection_closed)
+    end.
+
+%% Frames wait here, oldest first, for the handshake to ask for them; those that come right behind
+%% its last one, for the emulator to be ready. The window bounds them.
+input_handshake(In0, Frames) ->
+    receive
+        {data, Payload} ->
+            {New, In} = cut(Payload, In0),
+            input_handshake(owe(byte_size(Payload), In), Frames ++ New);
+        {Ref, recv} when Frames =/= [] ->
+            reply(Ref, {ok, binary_to_list(hd(Frames))}),
+            input_handshake(In0, tl(Frames));
+        {handshake_complete, DHandle} ->
+            process_flag(priority, normal),
+            put_frames(DHandle, Frames),
+            input(In0#in{dhandle = DHandle});
+        closed when Frames =:= [] ->
+            exit(connection_closed);
+        {'DOWN', Owner, process, _, _} when Owner =:= In0#in.owner ->
+            exit(connection_closed)
+    end.
+
+input(#in{owner = Owner} = In) ->
+    receive
+        {data, Payload} ->
+            input(owe(byte_size(Payload), deliver(Payload, In)));
+        closed ->
+            %% All that arrived before has been given to the emulator.
+            exit(connection_closed);
+        {'DOWN', Owner, process, _, _} ->
+            exit(connection_closed);
+        Unknown ->
+            quic_dist_log:log(warning, "unexpected message to an input handler", [
+                {message, Unknown}
+            ]),
+            input(In)
+    end.
+
+owe(Bytes, #in{owed = Owed, port = Port, id = Id} = In) ->
+    case Owed + Bytes of
+        Due when Due >= ?GRANT ->
+            command(Port, quic_dist_proto:credit(Id, Due)),
+            In#in{owed = 0};
+        Due ->
+            In#in{owed = Due}
+    end.
+
+%% The sidecar cuts where frames end, so that almost always the first clause does all the work.
+deliver(Payload, #in{parts = [], dhandle = DHandle} = In) ->
+    case put_whole(DHandle, Payload) of
+        <<>> ->
+            In;
+        Rest ->
+            {[], In1} = cut(Rest, In),
+            In1
+    end;
+deliver(Payload, #in{dhandle = DHandle} = In0) ->
+    {Frames, In} = cut(Payload, In0),
+    put_frames(DHandle, Frames),
+    In.
+
+put_whole(DHandle, <<Size:32, Frame:Size/binary, Rest/binary>>) ->
+    erlang:dist_ctrl_put_data(DHandle, Frame),
+    put_whole(DHandle, Rest);
+put_whole(_, Rest) ->
+    Rest.
+
+put_frames(DHandle, Frames) ->
+    lists:foreach(fun(Frame) -> erlang:dist_ctrl_put_data(DHandle, Frame) end, Frames).
+
+%% Any cut: whole frames, oldest first, and what is left over kept in the state. Parts are joined
+%% once, when a frame is complete.
+cut(Payload, #in{parts = Parts, have = Have0, want = Want} = In) ->
+    case Have0 + byte_size(Payload) of
+        Have when Have < Want ->
+            {[], In#in{parts = [Payload | Parts], have = Have}};
+        _ ->
+            Bytes = iolist_to_binary(lists:reverse(Parts, [Payload])),
+            whole(Bytes, In#in{parts = [], have = 0, want = 4}, [])
+    end.
+
+whole(<<Size:32, Frame:Size/binary, Rest/binary>>, In, Acc) ->
+    whole(Rest, In, [Frame | Acc]);
+whole(<<>>, In, Acc) ->
+    {lists:reverse(Acc), In};
+whole(Rest, In, Acc) ->
+    {lists:reverse(Acc), In#in{parts = [Rest], have = byte_size(Rest), want = wanted(Rest, In)}}.
+
+wanted(<<Size:32, _/binary>>, #in{id = Id}) ->
+    case Size =< quic_dist_proto:max_dist_frame() of
+        true ->
+            4 + Size;
+        false ->
+            quic_dist_log:log(error, "a distribution frame over the limit", [
+                {channel, Id}, {size, Size}, {limit, quic_dist_proto:max_dist_frame()}
+            ]),
+            exit(connection_closed)
+    end;
+wanted(_, _) ->
+    4.
