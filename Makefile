@@ -1,0 +1,62 @@
+# A script runner: what a target does is a line or two here, or a script.
+
+# Where scripts/setup.sh puts a Go toolchain if the machine's own is too old.
+export PATH := $(CURDIR)/_tools/go/bin:$(PATH)
+
+FUZZTIME = 60s
+vsn = $$(sed -n 's/.*{vsn, "\(.*\)"}.*/\1/p' erlang/src/quic_dist.app.src)
+platform = $$(go env GOOS)-$$(go env GOARCH)
+
+.PHONY: help setup build executable test go-test eunit ct check fuzz demo bench clean
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 12
+
+setup: ## make a Debian machine ready to build and test
+	scripts/setup.sh
+
+build: setup executable ## the executable and the application, in _build/default/lib/quic_dist
+	rebar3 compile
+
+# Reproducible, and for another platform with GOOS and GOARCH set.
+executable:
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.build=$(vsn)" \
+		-o "erlang/priv/$(platform)/quicdistd$$(go env GOEXE)" ./cmd/quicdistd
+
+test: build ## every test of both languages, and five seconds of each fuzz target
+	$(MAKE) go-test eunit ct
+	scripts/fuzz.sh 5s
+
+go-test:
+	go test -race -shuffle=on ./...
+
+eunit:
+	scripts/test-erlang.sh eunit
+
+ct: ## Common Test alone; SUITE=quic_dist_SUITE and CASE=name narrow it
+	scripts/test-erlang.sh ct $(SUITE) $(CASE)
+
+check: build ## everything but the tests that must hold of a commit
+	scripts/check-gofmt.sh
+	go vet ./...
+	go mod tidy -diff
+	go fix -diff ./...
+	go tool -modfile=tools.mod staticcheck ./...
+	scripts/check-imports.sh
+	rebar3 as check compile
+	rebar3 xref
+	rebar3 dialyzer
+	scripts/check-edoc.sh
+	scripts/check-text.sh
+	scripts/check-shell.sh
+
+fuzz: setup ## each fuzz target for FUZZTIME
+	scripts/fuzz.sh $(FUZZTIME)
+
+demo: build ## two nodes that talk over QUIC
+	sh test/demo.sh
+
+bench: build ## whole-system measurements
+	sh test/bench/run.sh
+
+clean: ## remove what was built
+	rm -rf _build erlang/priv/*/

@@ -1,0 +1,101 @@
+#!/bin/sh
+# Makes a Debian machine (bookworm or trixie) ready to build and test: installs what is missing, or
+# says what is and ends with status 1. Says nothing when all is there, which takes half a second.
+set -eu
+cd "$(dirname "$0")/.."
+PATH=$PWD/_tools/go/bin:$PATH
+
+otp=25
+go=1.26
+go_toolchain=1.26.8
+applications="asn1 common_test crypto dialyzer edoc eunit inets parsetools public_key
+runtime_tools ssl syntax_tools tools xmerl proper"
+headers="eunit/include/eunit.hrl common_test/include/ct.hrl proper/include/proper.hrl"
+
+# What Erlang lacks, as words: applications and include files.
+erlang_lacks() {
+    # shellcheck disable=SC2086 # lists of words
+    erl -noinput -boot start_clean -eval '
+        list_to_integer(erlang:system_info(otp_release)) >= '"$otp"' orelse
+            begin io:put_chars("old"), halt() end,
+        [io:put_chars([Name, $\s])
+         || Name <- init:get_plain_arguments(),
+            [App | Rest] <- [filename:split(Name)],
+            Dir <- [code:lib_dir(list_to_atom(App))],
+            is_tuple(Dir) orelse not filelib:is_file(filename:join([Dir | Rest]))],
+        halt().' -extra $applications $headers
+}
+
+# The Debian packages that are missing, apart from Go.
+packages() {
+    for pair in make:make gcc:gcc openssl:openssl ip:iproute2 shellcheck:shellcheck rebar3:rebar3; do
+        PATH=$PATH:/usr/sbin command -v "${pair%:*}" >/dev/null || echo "${pair#*:}"
+    done
+    # the race detector needs cgo
+    echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 || echo libc6-dev
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+    if command -v erl >/dev/null; then
+        lacks=$(erlang_lacks)
+    else
+        lacks="base $applications $headers"
+    fi
+    for name in $lacks; do
+        case $name in
+            old) echo old ;;
+            proper/*) echo erlang-proper-dev ;;
+            */*) echo erlang-dev ;;
+            *) echo "erlang-$name" | tr _ - ;;
+        esac
+    done
+}
+
+# A Go that is too old for go.mod may be able to fetch the right one by itself (1.21 and later).
+go_is_ready() {
+    version=$(go env GOVERSION 2>/dev/null) || return 1
+    printf 'go%s\n%s\n' "$go" "$version" | sort -CV
+}
+
+root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+apt_install() {
+    if ! command -v apt-get >/dev/null || ! root true 2>/dev/null; then
+        echo "setup: install these packages, then run this again: $*" >&2
+        exit 1
+    fi
+    root apt-get -qq update
+    root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@"
+}
+
+# Debian's Go is older than quic-go wants: it only fetches the toolchain, as a Go module, which the
+# checksum database vouches for. A module's files carry no mode bits, and its go.mod another name.
+fetch_go() {
+    echo "setup: fetching Go $go_toolchain" >&2
+    module=golang.org/toolchain@v0.0.1-go$go_toolchain.$(go env GOOS)-$(go env GOARCH)
+    fetched=$(cd / && GO111MODULE=on GOTOOLCHAIN=local go mod download -json "$module" |
+        sed -n 's/^	"Dir": "\(.*\)",*$/\1/p')
+    mkdir -p _tools
+    rm -rf _tools/go.new _tools/go
+    cp -R "$fetched" _tools/go.new
+    chmod -R u+w _tools/go.new
+    chmod +x _tools/go.new/bin/* _tools/go.new/pkg/tool/*/*
+    for dir in src src/cmd; do
+        cp "_tools/go.new/$dir/_go.mod" "_tools/go.new/$dir/go.mod"
+    done
+    mv _tools/go.new _tools/go
+    hash -r
+}
+
+missing=$(packages | sort -u)
+command -v go >/dev/null || missing="$missing golang-go"
+case $missing in
+    *old*) echo "setup: Erlang/OTP $otp or later is needed" >&2; exit 1 ;;
+    ?*)
+        # shellcheck disable=SC2086 # a list of words
+        apt_install $missing
+        still=$(packages | sort -u)
+        [ -z "$still" ] || { echo "setup: still missing after apt-get install: $still" >&2; exit 1; }
+        ;;
+esac
+go_is_ready || fetch_go

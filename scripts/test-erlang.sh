@@ -1,0 +1,46 @@
+#!/bin/sh
+# Runs the Erlang tests against the application that make build has left in _build/default.
+#   scripts/test-erlang.sh eunit
+#   scripts/test-erlang.sh ct [SUITE [CASE]]
+set -eu
+cd "$(dirname "$0")/.."
+unset ERL_FLAGS ERL_AFLAGS ERL_ZFLAGS ERL_LIBS
+
+tests=$PWD/_build/test-erlang
+rm -rf "$tests"
+mkdir -p "$tests"
+erlc +debug_info -pa _build/default/lib/quic_dist/ebin -o "$tests" erlang/test/*.erl
+for data in erlang/test/*_SUITE_data; do
+    [ ! -e "$data" ] || cp -R "$data" "$tests"
+done
+
+# Evaluates $1, which must give true; the arguments behind it are init:get_plain_arguments().
+erlang() {
+    expression=$1
+    shift
+    erl -noinput -pa _build/default/lib/quic_dist/ebin -pa "$tests" \
+        -eval "halt(case begin $expression end of true -> 0; _ -> 1 end)." -extra "$@"
+}
+
+# shellcheck disable=SC2016 # Erlang's own dollar signs and quotes
+case $1 in
+    eunit)
+        # shellcheck disable=SC2046 # a list of words
+        erlang 'ok =:= eunit:test([list_to_atom(M) || M <- init:get_plain_arguments()])' \
+            $(cd "$tests" && find . -name '*_tests.beam' | sort | sed 's/..\(.*\).beam/\1/')
+        ;;
+    ct)
+        shift
+        [ -n "$(find "$tests" -name '*_SUITE.beam')" ] || exit 0
+        logs=$PWD/_build/ct-logs
+        mkdir -p "$logs"
+        # A case that is skipped because its set-up crashed counts as a failure.
+        erlang '
+            [Logs, Tests | Only] = init:get_plain_arguments(),
+            Selected = lists:zip(lists:sublist([suite, testcase], length(Only)),
+                                 [list_to_atom(Name) || Name <- Only]),
+            {_, Failed, {_, Skipped}} = ct:run_test(
+                [{dir, Tests}, {logdir, Logs}, {auto_compile, false} | Selected]),
+            Failed + Skipped =:= 0' "$logs" "$tests" "$@"
+        ;;
+esac
