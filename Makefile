@@ -4,6 +4,7 @@
 export PATH := $(CURDIR)/_tools/go/bin:$(PATH)
 
 FUZZTIME = 60s
+rebar3 = cd erlang && REBAR_BASE_DIR=$(CURDIR)/_build rebar3
 vsn = $$(sed -n 's/.*{vsn, "\(.*\)"}.*/\1/p' erlang/src/quic_dist.app.src)
 platform = $$(go env GOOS)-$$(go env GOARCH)
 
@@ -15,7 +16,7 @@ setup: ## make a Debian machine ready to build and test
 	scripts/setup.sh
 
 build: setup executable ## the executable and the application, in _build/default/lib/quic_dist
-	rebar3 compile
+	$(rebar3) compile
 
 # Reproducible, and for another platform with GOOS and GOARCH set.
 executable:
@@ -42,9 +43,10 @@ check: build ## everything but the tests that must hold of a commit
 	go fix -diff ./...
 	go tool -modfile=tools.mod staticcheck ./...
 	scripts/check-imports.sh
-	rebar3 as check compile
-	rebar3 xref
-	rebar3 dialyzer
+	$(rebar3) as check compile
+	scripts/check-records.sh
+	$(rebar3) xref
+	$(rebar3) dialyzer
 	scripts/check-edoc.sh
 	scripts/check-text.sh
 	scripts/check-shell.sh

@@ -4,8 +4,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | while read -r package; do
-    go test -list '^Fuzz' "$package" | grep '^Fuzz' | while read -r target; do
-        go test -run '^$' -fuzz "^$target\$" -fuzztime "$1" "$package" </dev/null
+for package in $(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); do
+    listed=$(go test -list '^Fuzz' "$package")
+    for target in $(echo "$listed" | grep '^Fuzz'); do
+        go test -run '^$' -fuzz "^$target\$" -fuzztime "$1" "$package"
     done
 done

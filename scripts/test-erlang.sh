@@ -6,10 +6,11 @@ set -eu
 cd "$(dirname "$0")/.."
 unset ERL_FLAGS ERL_AFLAGS ERL_ZFLAGS ERL_LIBS
 
+ebin=$PWD/_build/default/lib/quic_dist/ebin # absolute: Common Test changes the folder
 tests=$PWD/_build/test-erlang
 rm -rf "$tests"
 mkdir -p "$tests"
-erlc +debug_info -pa _build/default/lib/quic_dist/ebin -o "$tests" erlang/test/*.erl
+erlc -Werror +debug_info -pa "$ebin" -o "$tests" erlang/test/*.erl
 for data in erlang/test/*_SUITE_data; do
     [ ! -e "$data" ] || cp -R "$data" "$tests"
 done
@@ -18,7 +19,7 @@ done
 erlang() {
     expression=$1
     shift
-    erl -noinput -pa _build/default/lib/quic_dist/ebin -pa "$tests" \
+    erl -noinput -pa "$ebin" -pa "$tests" \
         -eval "halt(case begin $expression end of true -> 0; _ -> 1 end)." -extra "$@"
 }
 

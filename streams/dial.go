@@ -228,6 +228,9 @@ func (e *Endpoint) attempt(ctx context.Context, addr netip.AddrPort) outcome {
 	fail := func(code Code, format string, args ...any) outcome {
 		return outcome{addr: addr, err: failure(code, addr.String(), format, args...)}
 	}
+	if code, err := checkZone(addr.Addr()); err != nil {
+		return fail(code, "%w", err)
+	}
 	s, err := e.dialSocket(addr.Addr())
 	switch {
 	case errors.Is(err, errStopping):
@@ -279,6 +282,25 @@ func (e *Endpoint) attempt(ctx context.Context, addr netip.AddrPort) outcome {
 	}
 	code, why := handshakeFailure(err)
 	return fail(code, "%w", why)
+}
+
+// checkZone refuses a link-local address that does not say on which link, or names one that is not there: the kernel's
+// words for either would be "invalid argument".
+func checkZone(addr netip.Addr) (Code, error) {
+	zone := addr.Zone()
+	if zone == "" {
+		if addr.Is6() && addr.IsLinkLocalUnicast() {
+			return CodeBadAddress, fmt.Errorf("a link-local address needs the interface, as in %s%%eth0", addr)
+		}
+		return "", nil
+	}
+	if _, err := net.InterfaceByName(zone); err == nil {
+		return "", nil
+	}
+	if _, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return "", nil // an interface by its number
+	}
+	return CodeUnreachable, fmt.Errorf("this host has no interface %s", printable(zone))
 }
 
 func isIdle(err error) bool {

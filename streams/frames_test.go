@@ -39,14 +39,14 @@ func borders(stream []byte) []int {
 }
 
 func TestCutterHandsOutWholeFrames(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(100) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		var stream []byte
 		largest := []int{10, 1000, 200_000}[r.IntN(3)]
 		for range r.IntN(30) {
 			body := make([]byte, r.IntN(largest+1)*r.IntN(2))
-			for i := range body {
-				body[i] = byte(r.Uint32())
+			for i := 0; i+8 <= len(body); i += 8 {
+				binary.NativeEndian.PutUint64(body[i:], r.Uint64())
 			}
 			stream = append(stream, frame(string(body))...)
 		}

@@ -79,8 +79,8 @@ listen(Name, Host, Options) ->
             {error, Text}
     end.
 
-%% @doc The address of a node that does not listen. In net_kernel. There is no listen/2 to report
-%% bad configuration then, so that it ends the boot here.
+%% @doc The address of a node that does not listen. In net_kernel. There is no listen/2 then to
+%% report what is wrong with configuration or executable, so that it ends the boot here.
 -spec address() -> #net_address{}.
 address() ->
     {ok, Host} = inet:gethostname(),
@@ -89,8 +89,8 @@ address() ->
 %% @doc {@link address/0} for a node of this host name (OTP 27 and later). In net_kernel.
 -spec address(string()) -> #net_address{}.
 address(Host) ->
-    case quic_dist_port:options() of
-        {ok, _} -> #net_address{host = Host, protocol = ?PROTOCOL, family = ?FAMILY};
+    case quic_dist_port:await() of
+        ok -> #net_address{host = Host, protocol = ?PROTOCOL, family = ?FAMILY};
         {error, {_, Text}} -> refuse(Text, init:get_status())
     end.
 

@@ -284,10 +284,14 @@ options_of(Source, Options) ->
 is_pair({_, _}) -> true;
 is_pair(_) -> false.
 
-%% A release's boot script has loaded the application; on plain `erl -config' nobody has, and the
-%% environment of the file shows only then. Loading starts nothing. It fails where our .app file is
-%% not beside the modules, or a boot flag's value is not a term: then what `set_env' gave is there.
+%% A release's boot script has loaded the application. On plain `erl -config' nobody has, and the
+%% file's environment shows only then; loading starts nothing. Without `-config' there is nothing to
+%% load for, and it would complain of boot flags whose value is not a term.
 environment() ->
-    _ = application:load(quic_dist),
+    _ =
+        case init:get_argument(config) of
+            {ok, _} -> application:load(quic_dist);
+            error -> ok
+        end,
     Env = application:get_all_env(quic_dist),
     [{"the environment of application quic_dist", lists:keydelete(included_applications, 1, Env)}].

@@ -9,7 +9,7 @@
 
 -include_lib("kernel/include/file.hrl").
 
-%% @doc The executable's path, or one line that lists each place tried and what was found there.
+%% @doc The executable's absolute path, or one line that lists each place tried and what was found there.
 -spec find(quic_dist_config:options()) -> {ok, file:filename_all()} | {error, string()}.
 find(#{executable := File}) ->
     first([unicode:characters_to_list(File)], []);
@@ -25,7 +25,7 @@ find(#{}) ->
 
 first([File | Rest], Tried) ->
     case usable(File) of
-        ok -> {ok, File};
+        ok -> {ok, absolute(File)};
         {error, Found} -> first(Rest, [[File, ": ", Found] | Tried])
     end;
 first([], Tried) ->
@@ -35,6 +35,11 @@ first([], Tried) ->
             lists:join("; ", lists:reverse(Tried)),
             ". Build it with make build, or name one with the option executable"
         ])}.
+
+%% The node may change its working directory, and the sidecar may have to be started again.
+absolute(File) ->
+    {ok, Cwd} = prim_file:get_cwd(),
+    filename:absname(File, Cwd).
 
 usable(File) ->
     case file:read_file_info(File, [raw]) of

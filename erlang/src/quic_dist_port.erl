@@ -22,7 +22,8 @@
 -behaviour(gen_statem).
 
 -export([start_link/0]).
--export([listen/1, close_listener/0, accept/0, resolve/2, dial/1, attach/3, options/0, info/0]).
+-export([await/0, listen/1, close_listener/0, accept/0, resolve/2, dial/1, attach/3]).
+-export([options/0, info/0]).
 -export([callback_mode/0, init/1, terminate/3, format_status/1]).
 -export([down/3, starting/3, configuring/3, up/3]).
 -export_type([channel/0, reason/0]).
@@ -88,12 +89,22 @@
 %% Accepted channels that wait for an acceptor: it is there as soon as listen/2 has returned.
 -define(MAX_WAITING, 64).
 
+-define(NEEDS_SIDECAR(Request),
+    (Request =:= await orelse element(1, Request) =:= listen orelse
+        element(1, Request) =:= resolve orelse element(1, Request) =:= dial)
+).
+
 %% API
 
 -spec start_link() -> gen_statem:start_ret().
 start_link() ->
     Options = [{spawn_opt, [{message_queue_data, off_heap}]}],
     gen_statem:start_link({local, ?MODULE}, ?MODULE, [], Options).
+
+%% @doc Waits until the sidecar is up, or it is known why it is not.
+-spec await() -> ok | {error, reason()}.
+await() ->
+    call(await, ?LISTEN_TIMEOUT).
 
 %% @doc Listens, also in the next sidecar if this one dies. An empty address means every address,
 %% port 0 any port.
@@ -230,9 +241,7 @@ down(internal, start, Data) ->
     start(Data);
 down(state_timeout, start, Data) ->
     start(Data);
-down({call, From}, {Request, _}, #data{error = Text}) when
-    Request =:= listen; Request =:= resolve; Request =:= dial
-->
+down({call, From}, Request, #data{error = Text}) when ?NEEDS_SIDECAR(Request) ->
     {keep_state_and_data, [{reply, From, {error, {down, Text}}}]};
 down(Type, Event, Data) ->
     handle_common(Type, Event, down, Data).
@@ -306,6 +315,8 @@ configuring(Type, Event, Data) ->
 -spec up(gen_statem:event_type(), term(), #data{}) -> gen_statem:event_handler_result(atom()).
 up(info, {Port, {data, Body}}, #data{port = Port} = Data) ->
     received(quic_dist_proto:decode(Body), Data);
+up({call, From}, await, _) ->
+    {keep_state_and_data, [{reply, From, ok}]};
 up({call, From}, {listen, Parameters}, Data) ->
     {keep_state, request(listen, Parameters, {listening, Parameters}, From, Data)};
 up({call, From}, {resolve, Parameters}, Data) ->
@@ -316,9 +327,7 @@ up(Type, Event, Data) ->
     handle_common(Type, Event, up, Data).
 
 %% What every state accepts.
-handle_common({call, _}, {Request, _}, _, _) when
-    Request =:= listen; Request =:= resolve; Request =:= dial
-->
+handle_common({call, _}, Request, _, _) when ?NEEDS_SIDECAR(Request) ->
     {keep_state_and_data, [postpone]};
 handle_common({call, From}, {attach, Port, Id, Input, Output}, _, Data) ->
     case Data of
@@ -474,10 +483,7 @@ setup_time() ->
 
 %% The sidecar is gone, or must go. Everybody who waits for it is told.
 fail(Text, Data0) ->
-    case Data0#data.error of
-        Text -> ok;
-        _ -> quic_dist_log:log(error, Text)
-    end,
+    log_failure(Text, Data0),
     discard(Data0),
     Actions = [
         {reply, From, {error, {down, Text}}}
@@ -515,6 +521,16 @@ fail(Text, Data0) ->
         _ ->
             Delay = min(?MAX_DELAY, 50 bsl min(Failures, 10)),
             {next_state, down, Data, [{state_timeout, Delay, start} | Actions]}
+    end.
+
+%% Once for each reason. When the node boots, who waits for the first sidecar reports, and ends the
+%% boot.
+log_failure(Text, #data{error = Text}) ->
+    ok;
+log_failure(Text, #data{error = Before}) ->
+    case init:get_status() of
+        {starting, _} when Before =:= "" -> ok;
+        _ -> quic_dist_log:log(error, Text)
     end.
 
 stable(#data{up_since = undefined}) -> false;

@@ -44,7 +44,9 @@
 -type frame() ::
     {data, channel(), Payload :: binary()}
     | {credit, channel(), Bytes :: 1..?MAX_CREDIT}
-    | {control, Tag :: atom(), fields()}.
+    | message().
+
+-type message() :: {control, Tag :: atom(), fields()}.
 
 -type kind() ::
     empty | too_large | truncated | unknown_type | bad_term | not_a_message | unknown_tag
@@ -117,13 +119,14 @@ frame(_From, <<Type, _/binary>>) ->
 refuse(Kind, Text) ->
     throw({refused, Kind, Text}).
 
+-spec too_large(string(), binary(), pos_integer()) -> no_return().
 too_large(What, Body, Limit) ->
     [Size, Max] = [integer_to_binary(N) || N <- [byte_size(Body), Limit]],
     refuse(too_large, [What, " of ", Size, " bytes, the limit is ", Max]).
 
 %%% Messages: a term against the table of section 4
 
--spec message(side(), term_read()) -> frame().
+-spec message(side(), term_read()) -> message().
 message(From, {tuple, [{atom, Name}, {map, Pairs}]}) ->
     lists:all(fun({Key, _}) -> is_tuple(Key) andalso element(1, Key) =:= atom end, Pairs) orelse
         refuse(not_a_message, "a field's name is not an atom"),
@@ -314,9 +317,9 @@ quoted_byte(Byte) -> io_lib:format("\\x~2.16.0b", [Byte]).
 
 %% @doc A control frame. That the message is one of {@link messages/1} is the
 %% caller's duty.
--spec control(Tag :: atom(), fields()) -> iodata().
+-spec control(Tag :: atom(), fields()) -> [binary(), ...].
 control(Tag, Fields) ->
-    [?CONTROL, term_to_binary({Tag, Fields}, [deterministic, {minor_version, 2}])].
+    [<<?CONTROL>>, term_to_binary({Tag, Fields}, [deterministic, {minor_version, 2}])].
 
 %% @doc What precedes the payload, of 1 to {@link max_payload/0} bytes, in a data frame.
 -spec data_header(channel()) -> binary().
@@ -324,7 +327,7 @@ data_header(Channel) ->
     <<?DATA, Channel:32>>.
 
 %% @doc A credit frame.
--spec credit(channel(), Bytes :: 1..?MAX_CREDIT) -> iodata().
+-spec credit(channel(), Bytes :: 1..?MAX_CREDIT) -> binary().
 credit(Channel, Bytes) ->
     <<?CREDIT, Channel:32, Bytes:32>>.
 

@@ -1,0 +1,365 @@
+package streams
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+func TestListenAtEachFamily(t *testing.T) {
+	for _, c := range []struct {
+		name, addr string
+		dial       []string
+	}{
+		{"IPv4", "127.0.0.1", []string{"127.0.0.1"}},
+		{"IPv6", "::1", []string{"::1"}},
+		{"every address", "", []string{"127.0.0.1", "::1"}},
+		{"every IPv4 address", "0.0.0.0", []string{"127.0.0.1"}},
+		{"every IPv6 address", "::", []string{"::1"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := start(t, testConfig(t))
+			at, err := b.Listen("b@h", c.addr, 0, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := start(t, testConfig(t))
+			for _, host := range c.dial {
+				target := netip.AddrPortFrom(netip.MustParseAddr(host), at.Port())
+				dialled, accepted := pair(t, a, b, target)
+				if dialled.Remote() != target || !accepted.Remote().Addr().IsLoopback() {
+					t.Errorf("remote addresses %v, %v", dialled.Remote(), accepted.Remote())
+				}
+			}
+		})
+	}
+}
+
+func TestListenTakesTheFirstFreePortOfTheRange(t *testing.T) {
+	var taken *net.UDPConn
+	var at netip.AddrPort
+	for range 100 { // until the port behind is free as well
+		taken, at = udp(t)
+		next, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(at.Addr(), at.Port()+1)))
+		if err == nil {
+			next.Close()
+			break
+		}
+	}
+	defer taken.Close()
+	b := start(t, testConfig(t))
+	_, err := b.Listen("b@h", "127.0.0.1", at.Port(), at.Port())
+	wantCode(t, err, CodeAddressInUse, "127.0.0.1")
+	got, err := b.Listen("b@h", "127.0.0.1", at.Port(), at.Port()+1)
+	if err != nil || got.Port() != at.Port()+1 {
+		t.Fatalf("%v, %v", got, err)
+	}
+	_, err = b.Listen("b@h", "127.0.0.1", 0, 0)
+	wantCode(t, err, CodeLimit, got.String())
+}
+
+func TestListenRefusesNonsense(t *testing.T) {
+	b := start(t, testConfig(t))
+	_, err := b.Listen("b@h", "localhost", 0, 0)
+	wantCode(t, err, CodeBadAddress, "localhost")
+	_, err = b.Listen("b@h", "192.0.2.1", 0, 0)
+	wantCode(t, err, CodeBadAddress, "192.0.2.1", "not an address of this host")
+	_, err = b.Listen("b@h", "", 2, 1)
+	wantCode(t, err, CodeBadAddress)
+	_, err = b.Listen("b@h", "", 0, 1)
+	wantCode(t, err, CodeBadAddress)
+}
+
+func TestListenAfterCloseListener(t *testing.T) {
+	b, at := listening(t, testConfig(t))
+	a := start(t, testConfig(t))
+	if err := b.CloseListener(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.CloseListener(); err != nil {
+		t.Errorf("the second time: %v", err)
+	}
+	_, err := a.Dial(within(t), to(at))
+	wantCode(t, err, CodeRefused)
+
+	// The port is free, for us and for others.
+	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if _, err := b.Listen("c@h", "127.0.0.1", at.Port(), at.Port()); err != nil {
+		t.Fatal(err)
+	}
+	dialled, accepted := pair(t, a, b, at)
+	if dialled.Peer().Node != "c@h" {
+		t.Errorf("the acceptor is %s", dialled.Peer().Node)
+	}
+
+	// Channels outlive their listener, and the next one takes over the socket that they keep.
+	if err := b.CloseListener(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = a.Dial(short(t), to(at))
+	wantCode(t, err, CodeTimeout)
+	if _, err := dialled.Write(frame("still here")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := accepted.Frames(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Listen("d@h", "127.0.0.1", at.Port(), at.Port()); err != nil {
+		t.Fatal(err)
+	}
+	pair(t, a, b, at)
+}
+
+// A dial leaves from the listener's port if that can be, so that our peers can be told when we are gone.
+func TestDialLeavesFromTheListenersPort(t *testing.T) {
+	b, at := listening(t, testConfig(t))
+	a, from := listening(t, testConfig(t))
+	_, accepted := pair(t, a, b, at)
+	if accepted.Remote() != from {
+		t.Errorf("the dial came from %v, not %v", accepted.Remote(), from)
+	}
+	six := start(t, testConfig(t))
+	if at, err := six.Listen("b@h", "::1", 0, 0); err == nil {
+		_, accepted := pair(t, a, six, at)
+		if accepted.Remote().Port() == from.Port() {
+			t.Error("an IPv4 socket dials IPv6")
+		}
+	}
+}
+
+func TestEndpointDialsItself(t *testing.T) {
+	a, at := listening(t, testConfig(t))
+	pair(t, a, a, at)
+}
+
+func closeCode(t *testing.T, c *quic.Conn) ErrorCode {
+	t.Helper()
+	await(t, c.Context().Done(), "the connection's end")
+	e, ok := errors.AsType[*quic.ApplicationError](context.Cause(c.Context()))
+	if !ok || !e.Remote {
+		t.Fatalf("the end is %v", context.Cause(c.Context()))
+	}
+	t.Logf("%s: %s", ErrorCode(e.ErrorCode), e.ErrorMessage)
+	return ErrorCode(e.ErrorCode)
+}
+
+func TestAcceptorTurnsHostileDiallersAway(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.HelloTimeout = scaled(500 * time.Millisecond)
+	b, at := listening(t, cfg)
+	good := appendHello(nil, Hello{Wire: 1, Build: "x", Node: "a@h"})
+	for _, c := range []struct {
+		name string
+		said []byte
+		end  bool
+		code ErrorCode
+	}{
+		{"garbage", frame("GET / HTTP/1.1"), false, CloseProtocol},
+		{"oversize", binary.BigEndian.AppendUint32(nil, maxHello+1), false, CloseProtocol},
+		{"half a hello", good[:10], false, CloseProtocol},
+		{"end in the hello", good[:10], true, CloseProtocol},
+		{"another version", appendHello(nil, Hello{Wire: 2}), false, CloseWireVersion},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conn, err := strange(t, at, alpn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := say(t, conn, c.said)
+			if c.end {
+				s.Close()
+			}
+			if got := closeCode(t, conn); got != c.code {
+				t.Errorf("closed with %s, want %s", got, c.code)
+			}
+		})
+	}
+	t.Run("silence", func(t *testing.T) {
+		conn, err := strange(t, at, alpn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := closeCode(t, conn); got != CloseProtocol {
+			t.Errorf("closed with %s", got)
+		}
+	})
+	t.Run("another protocol", func(t *testing.T) {
+		if _, err := strange(t, at, "h3"); err == nil {
+			t.Error("it was let in")
+		}
+	})
+	// None of them has done harm.
+	pair(t, start(t, testConfig(t)), b, at)
+}
+
+// A dialler that says nothing keeps its place, and nobody else's.
+func TestSilentDiallersBlockNobodyUntilTheLimit(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.MaxPending = 4
+	b, at := listening(t, cfg)
+	var silent []*quic.Conn
+	for range cfg.MaxPending - 1 {
+		c, err := strange(t, at, alpn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		silent = append(silent, c)
+	}
+	a := start(t, testConfig(t))
+	dialled, accepted := pair(t, a, b, at)
+
+	last, err := strange(t, at, alpn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// All places are taken.
+	_, err = a.Dial(within(t), to(at))
+	wantCode(t, err, CodePeerRefused, "busy", "too many")
+	if dialled.Err() != nil || accepted.Err() != nil {
+		t.Error("the channel that is there suffers")
+	}
+	// One place is free again.
+	last.CloseWithError(0, "")
+	for end := time.Now().Add(scaled(10 * time.Second)); b.pending.Load() >= int64(cfg.MaxPending); {
+		if time.Now().After(end) {
+			t.Fatal("the place stays taken")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	pair(t, a, b, at)
+	for _, c := range silent {
+		if c.Context().Err() != nil {
+			t.Errorf("a silent one was closed early: %v", context.Cause(c.Context()))
+		}
+	}
+}
+
+func TestChannelsThatNobodyAcceptsArePending(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.MaxPending = 1
+	b, at := listening(t, cfg)
+	a := start(t, testConfig(t))
+	if _, err := a.Dial(within(t), to(at)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := a.Dial(within(t), to(at))
+	wantCode(t, err, CodePeerRefused, "busy")
+	if _, err := b.Accept(within(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCloseListenerTurnsWaitingDiallersAway(t *testing.T) {
+	b, at := listening(t, testConfig(t))
+	conn, err := strange(t, at, alpn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.CloseListener(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, conn.Context().Done(), "the connection's end")
+	// Which it is depends on whether the acceptor saw the end of the TLS handshake before the end of the listener.
+	stopping := &quic.ApplicationError{Remote: true, ErrorCode: quic.ApplicationErrorCode(CloseStopping)}
+	refused := &quic.TransportError{Remote: true, ErrorCode: quic.ConnectionRefused}
+	if err := context.Cause(conn.Context()); !errors.Is(err, stopping) && !errors.Is(err, refused) {
+		t.Errorf("closed with %v", err)
+	}
+}
+
+func TestListenerWorksUnderGarbage(t *testing.T) {
+	b, at := listening(t, testConfig(t))
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(at))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		r := rand.New(rand.NewPCG(3, 4))
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			p := make([]byte, r.IntN(1500))
+			for i := range p {
+				p[i] = byte(r.Uint32())
+			}
+			if len(p) > 6 && r.IntN(2) == 0 { // long header, version 1
+				p[0] |= 0xc0
+				copy(p[1:], []byte{0, 0, 0, 1, 8})
+			}
+			c.Write(p)
+		}
+	}()
+	a := start(t, testConfig(t))
+	for range 5 {
+		dialled, accepted := pair(t, a, b, at)
+		dialled.Write(frame("through the noise"))
+		if _, err := accepted.Frames(make([]byte, 100)); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	<-stopped
+}
+
+func TestReconfigureServesNewConnections(t *testing.T) {
+	cfg := testConfig(t)
+	b, at := listening(t, cfg)
+	a := start(t, testConfig(t))
+	first, _ := pair(t, a, b, at)
+	cfg.Build = "newer"
+	id, err := LoadIdentity(IdentityFiles{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Identity = id
+	if err := b.Reconfigure(cfg); err != nil {
+		t.Fatal(err)
+	}
+	second, _ := pair(t, a, b, at)
+	if first.Err() != nil {
+		t.Errorf("the running channel ended: %v", first.Err())
+	}
+	if got := second.Peer().Build; got != "newer" {
+		t.Errorf("build %q", got)
+	}
+	if !second.conn.ConnectionState().TLS.PeerCertificates[0].Equal(id.cert.Leaf) {
+		t.Error("the certificate is still the old one")
+	}
+	if b.Reconfigure(Config{}) == nil {
+		t.Error("an empty configuration is taken")
+	}
+}
+
+func TestRunReportsAListenerThatFails(t *testing.T) {
+	e, err := NewEndpoint(testConfig(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Listen("b@h", "127.0.0.1", 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	e.listener.socket.conn.Close()
+	if err := e.Run(within(t)); err == nil {
+		t.Error("Run knows nothing of it")
+	} else {
+		t.Log(err)
+	}
+}

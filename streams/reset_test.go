@@ -1,0 +1,162 @@
+package streams
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+func newResetter() *resetter {
+	return &resetter{run: [4]byte{1, 1, 1, 1}, key: quic.StatelessResetKey{7}, budget: bucket{rate: 10, burst: 10}}
+}
+
+// datagram returns a short-header datagram of the size for a connection ID that begins with first.
+func datagram(size int, first byte) []byte {
+	d := bytes.Repeat([]byte{first}, size)
+	d[0] = 0x40 | 0x3f
+	return d
+}
+
+func TestResetAnswersWhatQuicGoDoesNot(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		datagram []byte
+		answered bool
+	}{
+		{"nothing", nil, false},
+		{"a probe", []byte{0}, false},
+		{"as small as a reset", datagram(resetSize, 9), false},
+		{"one byte larger", datagram(resetSize+1, 9), true},
+		{"a keep-alive", datagram(30, 9), true},
+		{"the largest that quic-go ignores", datagram(quicGoAnswersAbove, 9), true},
+		{"the smallest that it answers", datagram(quicGoAnswersAbove+1, 9), false},
+		{"of our own run", datagram(30, 1), false},
+		{"long header", append([]byte{0xc0}, datagram(29, 9)...), false},
+		{"not QUIC", append([]byte{0x3f}, datagram(29, 9)...), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newResetter()
+			got := r.answer(nil, c.datagram, time.Now())
+			if (got != nil) != c.answered {
+				t.Fatalf("answered with %x", got)
+			}
+			if got == nil {
+				return
+			}
+			if len(got) != resetSize || len(got) >= len(c.datagram) {
+				t.Errorf("%d bytes answer %d", len(got), len(c.datagram))
+			}
+			if got[0]&0xc0 != 0x40 {
+				t.Errorf("it begins with %#x", got[0])
+			}
+			mac := hmac.New(sha256.New, r.key[:])
+			mac.Write(c.datagram[1:9])
+			if !bytes.Equal(got[len(got)-tokenSize:], mac.Sum(nil)[:tokenSize]) {
+				t.Error("not the token that quic-go has told the peer")
+			}
+			if again := r.answer(nil, got, time.Now()); again != nil {
+				t.Error("a reset answers a reset")
+			}
+		})
+	}
+}
+
+func TestResetsAreLimited(t *testing.T) {
+	r := newResetter()
+	now := time.Now()
+	count := func() (n int) {
+		for range 100 {
+			if r.answer(nil, datagram(30, 9), now) != nil {
+				n++
+			}
+		}
+		return n
+	}
+	if n := count(); n != 10 {
+		t.Errorf("%d in a burst", n)
+	}
+	now = now.Add(500 * time.Millisecond)
+	if n := count(); n != 5 {
+		t.Errorf("%d half a second later", n)
+	}
+	now = now.Add(-time.Hour)
+	if n := count(); n != 0 {
+		t.Errorf("%d when the clock goes back", n)
+	}
+}
+
+func TestConnectionIDsAreOfOurRun(t *testing.T) {
+	r := newResetter()
+	seen := map[quic.ConnectionID]bool{}
+	for range 100 {
+		id, err := r.GenerateConnectionID()
+		if err != nil || id.Len() != r.ConnectionIDLen() || !bytes.HasPrefix(id.Bytes(), r.run[:]) || seen[id] {
+			t.Fatalf("%v, %v", id, err)
+		}
+		seen[id] = true
+	}
+}
+
+// A peer of a dead sidecar learns of its death from the next one, by nothing more than a keep-alive.
+func TestRestartedSidecarResetsThePeersOfTheOld(t *testing.T) {
+	for _, role := range []string{"acceptor", "dialler"} {
+		t.Run(role+" restarts", func(t *testing.T) {
+			cfg := testConfig(t)
+			cfg.KeepAlive = scaled(300 * time.Millisecond)
+			quiet := testConfig(t)
+			quiet.KeepAlive = 0 // whoever dies says nothing more, even if it could
+			old, at := listening(t, quiet)
+			peer, peerAt := listening(t, cfg)
+			var channel *Channel
+			if role == "acceptor" {
+				channel, _ = pair(t, peer, old, at)
+			} else {
+				_, channel = pair(t, old, peer, peerAt)
+			}
+			old.mu.Lock()
+			l := old.listener
+			old.mu.Unlock()
+			l.shut(errNotListening) // or it would count as a failure
+			l.socket.conn.Close()   // dead, without a word
+
+			next := start(t, quiet)
+			if _, err := next.Listen("b@h", at.Addr().String(), at.Port(), at.Port()); err != nil {
+				t.Fatal(err)
+			}
+			await(t, channel.Done(), "the news of the restart")
+			wantReason(t, channel.Err(), ConnectionLost)
+			if !errors.As(channel.Err(), new(*EndError)) || !bytes.Contains([]byte(channel.Err().Error()), []byte("stateless reset")) {
+				t.Errorf("not by a reset: %v", channel.Err())
+			}
+		})
+	}
+}
+
+// The reset leaves from the address at which the packet arrived, of the many that a wildcard socket has.
+func TestResetLeavesFromWhereThePacketArrived(t *testing.T) {
+	b := start(t, testConfig(t))
+	at, err := b.Listen("b@h", "", 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"127.0.0.1", "127.0.0.2", "::1"} {
+		// A connected socket takes answers from nowhere else.
+		c, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.ParseIP(host), Port: int(at.Port())})
+		if err != nil {
+			t.Logf("%s: %v", host, err) // not every system has all of them
+			continue
+		}
+		defer c.Close()
+		c.Write(datagram(30, 9))
+		c.SetReadDeadline(time.Now().Add(scaled(5 * time.Second)))
+		if n, err := c.Read(make([]byte, 100)); err != nil || n != resetSize {
+			t.Errorf("%s: %d bytes, %v", host, n, err)
+		}
+	}
+}
