@@ -28,14 +28,25 @@ func TestAppendWritesAStringOnlyUpToItsLimit(t *testing.T) {
 	}
 }
 
-func TestAppendSortsMaps(t *testing.T) {
-	m := Map{{Atom("b"), Uint(2)}, {Atom("a"), Uint(1)}}
-	want := Append(nil, Map{{Atom("a"), Uint(1)}, {Atom("b"), Uint(2)}})
-	if got := Append(nil, m); !bytes.Equal(got, want) {
-		t.Errorf("got %x, want %x", got, want)
+func TestAppendSortsMapsOfEveryType(t *testing.T) {
+	for _, c := range canonical {
+		m, ok := c.term.(Map)
+		if !ok {
+			continue
+		}
+		m = slices.Clone(m)
+		slices.Reverse(m)
+		if got, want := Append(nil, m), unhex(t, c.hex); !bytes.Equal(got, want) {
+			t.Errorf("%s: got %x, want %x", c.name, got, want)
+		}
 	}
+}
+
+func TestAppendLeavesTheCallersMap(t *testing.T) {
+	m := Map{{Atom("b"), Uint(2)}, {Atom("a"), Uint(1)}}
+	Append(nil, m)
 	if m[0].Key != Term(Atom("b")) {
-		t.Error("the caller's map was changed")
+		t.Errorf("it is now %v", m)
 	}
 }
 
@@ -52,6 +63,7 @@ func TestAppendPanicsOnWhatIsNoTerm(t *testing.T) {
 	}{
 		{"nil", nil},
 		{"nil inside", List{nil}},
+		{"nil as a key", Map{{Binary(""), Uint(1)}, {nil, Uint(1)}}},
 		{"atom that is not UTF-8", Atom("\xff")},
 		{"atom of 256 characters", Atom(strings.Repeat("a", 256))},
 		{"tuple of 256 elements", make(Tuple, 256)},

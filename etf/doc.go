@@ -2,8 +2,8 @@
 // sidecars use: integers, atoms, binaries, lists, tuples and maps.
 //
 // [Parse] is strict: one term, nothing behind it, every length checked against what is left of the input and against
-// [Limits] before anything is allocated. No input makes it panic. [Append] writes the canonical form, byte for byte what
-// term_to_binary(T, [deterministic, {minor_version, 2}]) gives on OTP 25 and later.
+// [Limits] before anything is allocated. No input makes it panic. [Append] writes the canonical form, byte for byte
+// what term_to_binary(T, [deterministic, {minor_version, 2}]) gives on OTP 25, 27 and 29.
 //
 // The format is described in OTP's erts/doc, "External Term Format".
 //
@@ -11,6 +11,7 @@
 //
 // The package promises no stability. It knows no floats, no bit strings, no pids, ports, references or functions, no
 // integer below -2^31 or above 2^64-1, no improper list, no tuple of more than 255 elements, no compressed term, and no
-// atom cache. A list whose tail is itself encoded as a list is refused, although Erlang reads it as a longer list. Where a
-// key of a map holds maps, [Append] may put the keys in another order than Erlang. Lengths are taken to fit in 32 bits.
+// atom cache. A list whose tail is itself encoded as a list is refused, although Erlang reads it as a longer list.
+// Where a key of a map holds maps, [Append] may put the keys in another order than Erlang. Lengths are taken to fit in
+// 32 bits.
 package etf

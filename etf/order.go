@@ -2,6 +2,7 @@ package etf
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 )
 
@@ -26,10 +27,8 @@ func compare(a, b Term) int {
 		return compareMaps(a, b.(Map))
 	case List:
 		return slices.CompareFunc(a, b.(List), compare)
-	case Binary:
-		return cmp.Compare(a, b.(Binary))
 	default:
-		return 0
+		return cmp.Compare(a.(Binary), b.(Binary))
 	}
 }
 
@@ -47,8 +46,10 @@ func rank(t Term) int {
 		return 4
 	case List:
 		return 5
-	default: // Binary
+	case Binary:
 		return 6
+	default:
+		panic(fmt.Sprintf("etf: %T is not a term", t))
 	}
 }
 

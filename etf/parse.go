@@ -12,7 +12,8 @@ type Limits struct {
 	Elements int // of all tuples and lists, and keys and values of all maps, together
 }
 
-// Parse reads one term, version byte included, that fills b. The term shares no memory with b. The error is an [*Error].
+// Parse reads one term, version byte included, that fills b. The term shares no memory with b. The error is an
+// [*Error].
 func Parse(b []byte, lim Limits) (Term, error) {
 	if len(b) > lim.Size {
 		return nil, &Error{Offset: lim.Size, Words: fmt.Sprintf("more than %d bytes", lim.Size)}

@@ -3,6 +3,7 @@ package etf
 import (
 	"encoding/hex"
 	"errors"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -78,6 +79,34 @@ var canonical = []struct {
 			{List(nil), Uint(6)},
 			{List{Uint(1)}, Uint(7)},
 			{Binary(""), Uint(8)},
+		},
+	},
+	{
+		"map with several keys of a type",
+		"83 74 00000013 62fffffffe 6101 62ffffffff 6102 6101 6103 6102 6104" +
+			"680161016105 680161026106 6802610061006107 6802610061016108" +
+			"74000000006109 7400000001 61016101610a 7400000001 61016102610b 7400000001 61026100610c" +
+			"6a610d 6b000101610e 6b00020100610f 6b0001026110 6d000000006111 6d00000001006112 6d00000001616113",
+		Map{
+			{Negative(-2), Uint(1)},
+			{Negative(-1), Uint(2)},
+			{Uint(1), Uint(3)},
+			{Uint(2), Uint(4)},
+			{Tuple{Uint(1)}, Uint(5)},
+			{Tuple{Uint(2)}, Uint(6)},
+			{Tuple{Uint(0), Uint(0)}, Uint(7)},
+			{Tuple{Uint(0), Uint(1)}, Uint(8)},
+			{Map{}, Uint(9)},
+			{Map{{Uint(1), Uint(1)}}, Uint(10)},
+			{Map{{Uint(1), Uint(2)}}, Uint(11)},
+			{Map{{Uint(2), Uint(0)}}, Uint(12)},
+			{List(nil), Uint(13)},
+			{List{Uint(1)}, Uint(14)},
+			{List{Uint(1), Uint(0)}, Uint(15)},
+			{List{Uint(2)}, Uint(16)},
+			{Binary(""), Uint(17)},
+			{Binary("\x00"), Uint(18)},
+			{Binary("a"), Uint(19)},
 		},
 	},
 	{
@@ -182,6 +211,7 @@ func TestParseRefuses(t *testing.T) {
 		{"map longer than the input", "83 74 000007ff 6a", "end of input inside the term at byte 7"},
 		{"tuple longer than the input", "83 68 ff 6a", "end of input inside the term at byte 4"},
 		{"string longer than the input", "83 6b 000f 6a", "end of input inside the term at byte 5"},
+		{"string longer than the limit", "83 6b 1001 6a", "too many elements at byte 4"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := Parse(unhex(t, c.hex), roomy)
@@ -267,7 +297,7 @@ func TestParseAllocatesNoMoreThanTheTermsItGives(t *testing.T) {
 func TestParseAllocatesNothingForHugeCounts(t *testing.T) {
 	for _, claim := range []string{"83 6d ffffffff", "83 6c ffffffff", "83 74 ffffffff", "83 6b ffff", "83 68 ff"} {
 		b := unhex(t, claim)
-		lim := Limits{Size: 1 << 20, Depth: 8, Elements: 1 << 40}
+		lim := Limits{Size: 1 << 20, Depth: 8, Elements: math.MaxInt}
 		// The copy and the error, which holds its words.
 		const want = 5
 		if got := testing.AllocsPerRun(10, func() { Parse(b, lim) }); got > want {

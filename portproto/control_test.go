@@ -2,6 +2,7 @@ package portproto
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,7 +105,7 @@ func TestAppendMakesListsFit(t *testing.T) {
 		{"none", nil, 0, 0},
 		{"fits", make([]Fact, MaxFacts), MaxFacts, 0},
 		{"one more", make([]Fact, MaxFacts+1), MaxFacts, 0},
-		{"too long", []Fact{{long, long}, {long, long}, {long, long}, {long, long}, {long, long}, {long, long}, {long, long}, {long, long}}, 7, MaxText},
+		{"too long", slices.Repeat([]Fact{{long, long}}, 8), 7, MaxText},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, err := ParseFromSidecar(Append(nil, &Log{Level: LevelInfo, What: long, Facts: c.facts})[lengthLen:])

@@ -13,5 +13,6 @@
 // # Limitations
 //
 // The package promises no stability. It knows frames, not conversations: that the hello comes first, that an id is
-// answered once, that a channel exists and has credit left, is for the caller to see to.
+// answered once, that a channel exists and has credit left, is for the caller to see to. The encoder does not check that
+// a [Level], a [Code] or a [Reason] is one of the constants.
 package portproto

@@ -45,8 +45,8 @@ type Frame interface {
 	appendTo(b []byte) []byte
 }
 
-// ParseFromVM parses the body of a frame that the VM sent. A [Data] it returns borrows its payload from body; every other
-// frame is a copy. The error is a [*ProtocolError].
+// ParseFromVM parses the body of a frame that the VM sent. A [Data] it returns borrows its payload from body; every
+// other frame is a copy. The error is a [*ProtocolError].
 func ParseFromVM(body []byte) (Frame, error) {
 	return parse(body, newFromVM)
 }

@@ -2,6 +2,7 @@ package portproto
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 )
 
@@ -36,6 +37,28 @@ func TestDataHeaderIsTheBeginningOfADataFrame(t *testing.T) {
 	}
 	if got := AppendDataHeader(nil, 1<<30, len(payload)); !bytes.Equal(got, want[:DataHeaderLen]) {
 		t.Errorf("got %x, want %x", got, want[:DataHeaderLen])
+	}
+}
+
+func TestParseDataKeepsItsLimits(t *testing.T) {
+	for _, c := range []struct {
+		length int
+		want   Kind // or empty
+	}{
+		{0, KindTruncated},
+		{dataFixed, KindTruncated},
+		{dataFixed + 1, ""},
+		{MaxFrame, ""},
+		{MaxFrame + 1, KindTooLarge},
+	} {
+		_, payload, err := ParseData(make([]byte, c.length))
+		var refusal *ProtocolError
+		switch {
+		case c.want == "" && (err != nil || len(payload) != c.length-dataFixed):
+			t.Errorf("%d bytes: %d bytes of payload, %v", c.length, len(payload), err)
+		case c.want != "" && (!errors.As(err, &refusal) || refusal.Kind != c.want):
+			t.Errorf("%d bytes: %v", c.length, err)
+		}
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 	"testing/iotest"
 )
 
-// FuzzFromVM: nothing panics; what is refused is refused for one of the protocol's reasons; what is read is written as a
-// frame that is read as the same.
+// FuzzFromVM: nothing panics; what is refused is refused for one of the protocol's reasons; what is read is written as
+// a frame that is read as the same.
 func FuzzFromVM(f *testing.F) {
 	fuzzParse(f, "vm", ParseFromVM)
 }
@@ -90,7 +90,8 @@ func checkEnd(t *testing.T, rest []byte, err error) {
 			t.Errorf("at the end: %v", err)
 		}
 	case errors.As(err, &refusal):
-		if n := binary.BigEndian.Uint32(rest); (n == 0) != (refusal.Kind == KindEmpty) || (n > MaxFrame) != (refusal.Kind == KindTooLarge) {
+		n := binary.BigEndian.Uint32(rest)
+		if (n == 0) != (refusal.Kind == KindEmpty) || (n > MaxFrame) != (refusal.Kind == KindTooLarge) {
 			t.Errorf("length %d: %v", n, err)
 		}
 	case err != io.ErrUnexpectedEOF:

@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// readerSize is the Reader's buffer: the longest frame fits, and a quarter of a megabyte of whatever follows it, so that
-// most reads are large.
+// readerSize is the Reader's buffer: the longest frame fits, and a quarter of a megabyte of whatever follows it, so
+// that most reads are large.
 const readerSize = lengthLen + MaxFrame + 256<<10
 
 // Reader cuts a stream of bytes into the bodies of frames. It is for one goroutine.
@@ -26,8 +26,8 @@ func NewReader(r io.Reader) *Reader {
 // next call: who keeps a payload copies it.
 //
 // The error is io.EOF where the stream ends between two frames, io.ErrUnexpectedEOF where it ends inside one, a
-// [*ProtocolError] for a length of zero or beyond [MaxFrame], or what the reader below returned. It stays: every later call
-// returns it again.
+// [*ProtocolError] for a length of zero or beyond [MaxFrame], or what the reader below returned. It stays: every later
+// call returns it again.
 func (r *Reader) Next() (body []byte, err error) {
 	if r.err == nil {
 		body, r.err = r.next()

@@ -1,5 +1,7 @@
 package portproto
 
+import "quic_dist/etf"
+
 // Level is a level of the log, with Erlang's names.
 type Level string
 
@@ -19,6 +21,15 @@ func (l Level) known() bool {
 	}
 	return false
 }
+
+func (l *Level) parse(t etf.Term) bool {
+	a, ok := t.(etf.Atom)
+	*l = Level(a)
+	return ok && l.known()
+}
+
+func (l *Level) term() etf.Term             { return etf.Atom(*l) }
+func (l *Level) appendText(b []byte) []byte { return append(b, *l...) }
 
 // Code says why a request could not be served. PROTOCOL.md, section 7, tells when each is used.
 type Code string
@@ -52,6 +63,15 @@ func (c Code) known() bool {
 	return false
 }
 
+func (c *Code) parse(t etf.Term) bool {
+	a, ok := t.(etf.Atom)
+	*c = Code(a)
+	return ok && c.known()
+}
+
+func (c *Code) term() etf.Term             { return etf.Atom(*c) }
+func (c *Code) appendText(b []byte) []byte { return append(b, *c...) }
+
 // Reason says why a channel ended. PROTOCOL.md, section 7, tells when each is used.
 type Reason string
 
@@ -71,3 +91,12 @@ func (r Reason) known() bool {
 	}
 	return false
 }
+
+func (r *Reason) parse(t etf.Term) bool {
+	a, ok := t.(etf.Atom)
+	*r = Reason(a)
+	return ok && r.known()
+}
+
+func (r *Reason) term() etf.Term             { return etf.Atom(*r) }
+func (r *Reason) appendText(b []byte) []byte { return append(b, *r...) }

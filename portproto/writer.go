@@ -19,8 +19,8 @@ func NewWriter(w io.Writer) *Writer {
 	return &Writer{w: w}
 }
 
-// Write writes a frame, as [Append] makes it. An error of the writer below stays: a frame may have been written in part,
-// so nothing can follow it, and every later call returns the error again.
+// Write writes a frame, as [Append] makes it. An error of the writer below stays: a frame may have been written in
+// part, so nothing can follow it, and every later call returns the error again.
 func (w *Writer) Write(f Frame) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
