@@ -8,7 +8,8 @@ rebar3 = cd erlang && REBAR_BASE_DIR=$(CURDIR)/_build rebar3
 vsn = $$(sed -n 's/.*{vsn, "\(.*\)"}.*/\1/p' erlang/src/quic_dist.app.src)
 platform = $$(go env GOOS)-$$(go env GOARCH)
 
-.PHONY: help setup build executable test go-test eunit ct check fuzz demo bench clean
+.NOTPARALLEL:
+.PHONY: help setup build executable test go-test eunit ct cover check fuzz demo bench clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 12
 
@@ -18,23 +19,24 @@ setup: ## make a Debian machine ready to build and test
 build: setup executable ## the executable and the application, in _build/default/lib/quic_dist
 	$(rebar3) compile
 
-# Reproducible, and for another platform with GOOS and GOARCH set.
-executable:
+executable: ## the executable alone, for GOOS and GOARCH if they are set
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.build=$(vsn)" \
 		-o "erlang/priv/$(platform)/quicdistd$$(go env GOEXE)" ./cmd/quicdistd
 
-test: build ## every test of both languages, and five seconds of each fuzz target
-	$(MAKE) go-test eunit ct
+test: build go-test eunit ct ## all tests of both languages, and 5 s of each fuzz target
 	scripts/fuzz.sh 5s
 
 go-test:
-	go test -race -shuffle=on ./...
+	go test $(GOTESTFLAGS) -race -shuffle=on ./...
 
-eunit:
+eunit: build
 	scripts/test-erlang.sh eunit
 
-ct: ## Common Test alone; SUITE=quic_dist_SUITE and CASE=name narrow it
+ct: build ## Common Test alone; SUITE=quic_dist_SUITE and CASE=name narrow it
 	scripts/test-erlang.sh ct $(SUITE) $(CASE)
+
+cover: build ## which lines of the Erlang modules EUnit reaches
+	$(rebar3) do eunit, cover --verbose
 
 check: build ## everything but the tests that must hold of a commit
 	scripts/check-gofmt.sh

@@ -110,13 +110,16 @@ func (m *Resolved) fields() []field {
 	}
 }
 
-// Dialled answers [Dial] with a new channel, on which the VM may send Credit bytes.
+// Dialled answers [Dial] with a new channel, on which the VM may send Credit bytes; or if it has a socket, which the VM is
+// to connect to.
 type Dialled struct {
 	ID      uint32
 	Channel uint32
 	Address string
 	Port    uint16
 	Credit  uint32
+	Socket  *string // nil if left out, and so Token
+	Token   []byte  // secret
 }
 
 func (m *Dialled) tag() etf.Atom            { return "dialled" }
@@ -129,16 +132,21 @@ func (m *Dialled) fields() []field {
 		{"credit", (*u32)(&m.Credit)},
 		{"id", (*u32)(&m.ID)},
 		{"port", (*u16)(&m.Port)},
+		{"socket", optionalText{&m.Socket}},
+		{"token", (*optionalSecret)(&m.Token)},
 	}
 }
 
-// Accepted announces a channel that a peer opened. Node is the name it claims.
+// Accepted announces a channel that a peer opened. Node is the name it claims; Credit, Socket and Token are as in
+// [Dialled].
 type Accepted struct {
 	Channel uint32
 	Node    string
 	Address string
 	Port    uint16
 	Credit  uint32
+	Socket  *string
+	Token   []byte
 }
 
 func (m *Accepted) tag() etf.Atom            { return "accepted" }
@@ -151,6 +159,8 @@ func (m *Accepted) fields() []field {
 		{"credit", (*u32)(&m.Credit)},
 		{"node", (*text)(&m.Node)},
 		{"port", (*u16)(&m.Port)},
+		{"socket", optionalText{&m.Socket}},
+		{"token", (*optionalSecret)(&m.Token)},
 	}
 }
 

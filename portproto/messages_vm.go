@@ -62,6 +62,7 @@ type Configure struct {
 	Password     []byte // secret; empty is not the same as nil
 	CACertFile   *string
 	LogLevel     Level
+	DataPlane    DataPlane // empty if left out, which means stdio
 }
 
 func (m *Configure) tag() etf.Atom            { return "configure" }
@@ -71,6 +72,7 @@ func (m *Configure) fields() []field {
 	return []field{
 		{"cacertfile", optionalText{&m.CACertFile}},
 		{"certfile", optionalText{&m.CertFile}},
+		{"data_plane", &m.DataPlane},
 		{"hello_timeout", (*ms)(&m.HelloTimeout)},
 		{"id", (*u32)(&m.ID)},
 		{"idle_timeout", (*ms)(&m.IdleTimeout)},

@@ -31,6 +31,26 @@ func (l *Level) parse(t etf.Term) bool {
 func (l *Level) term() etf.Term             { return etf.Atom(*l) }
 func (l *Level) appendText(b []byte) []byte { return append(b, *l...) }
 
+// DataPlane says how a channel's data gets from the VM to the sidecar: PROTOCOL.md, section 5.
+type DataPlane string
+
+// The data planes that [Configure] may ask for. DataPlaneAuto is a socket where that can be had.
+const (
+	DataPlaneAuto   DataPlane = "auto"
+	DataPlaneSocket DataPlane = "socket"
+	DataPlaneStdio  DataPlane = "stdio"
+)
+
+func (p *DataPlane) parse(t etf.Term) bool {
+	a, ok := t.(etf.Atom)
+	*p = DataPlane(a)
+	return ok && (*p == DataPlaneAuto || *p == DataPlaneSocket || *p == DataPlaneStdio)
+}
+
+func (p *DataPlane) leftOut() bool              { return *p == "" }
+func (p *DataPlane) term() etf.Term             { return etf.Atom(*p) }
+func (p *DataPlane) appendText(b []byte) []byte { return append(b, *p...) }
+
 // Code says why a request could not be served. PROTOCOL.md, section 7, tells when each is used.
 type Code string
 

@@ -7,9 +7,9 @@ cd "$(dirname "$0")/.."
 unset ERL_FLAGS ERL_AFLAGS ERL_ZFLAGS ERL_LIBS
 
 ebin=$PWD/_build/default/lib/quic_dist/ebin # absolute: Common Test changes the folder
-tests=$PWD/_build/test-erlang
-rm -rf "$tests"
-mkdir -p "$tests"
+mkdir -p _build
+tests=$(mktemp -d "$PWD/_build/test.XXXXXX")
+trap 'rm -rf "$tests"' EXIT
 erlc -Werror +debug_info -pa "$ebin" -o "$tests" erlang/test/*.erl
 for data in erlang/test/*_SUITE_data; do
     [ ! -e "$data" ] || cp -R "$data" "$tests"
@@ -40,8 +40,8 @@ case $1 in
             [Logs, Tests | Only] = init:get_plain_arguments(),
             Selected = lists:zip(lists:sublist([suite, testcase], length(Only)),
                                  [list_to_atom(Name) || Name <- Only]),
-            {_, Failed, {_, Skipped}} = ct:run_test(
+            {Passed, Failed, {_, Skipped}} = ct:run_test(
                 [{dir, Tests}, {logdir, Logs}, {auto_compile, false} | Selected]),
-            Failed + Skipped =:= 0' "$logs" "$tests" "$@"
+            Passed > 0 andalso Failed + Skipped =:= 0' "$logs" "$tests" "$@"
         ;;
 esac

@@ -44,7 +44,8 @@ func (t Target) String() string {
 }
 
 // Dial connects to a node at the first of the targets' addresses that answers, and exchanges hellos with it. An
-// address is given a moment for itself before the next is tried beside it. The dial ends when ctx does, at the latest.
+// address is given a moment for itself before the next is tried beside it. The dial ends when ctx does, at the
+// latest.
 func (e *Endpoint) Dial(ctx context.Context, d Dial) (*Channel, error) {
 	op := "dial " + printable(d.Node)
 	if !e.enter() {
@@ -58,8 +59,11 @@ func (e *Endpoint) Dial(ctx context.Context, d Dial) (*Channel, error) {
 		return nil, failure(CodeInternal, op, "%q is not a node name", printable(d.Local))
 	}
 
-	ctx, cancel := context.WithTimeout(ctx, dialLimit)
-	defer cancel()
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, dialLimit)
+		defer cancel()
+	}
 	ctx, abort := context.WithCancelCause(ctx)
 	defer abort(nil)
 	unwatch := context.AfterFunc(e.life, func() { abort(errStopping) })
@@ -90,8 +94,8 @@ type outcome struct {
 	err      *Error
 }
 
-// race tries candidates until a connection is made, all have failed, or ctx has ended. It returns when everything it has started
-// is gone, but for the winner.
+// race tries candidates until a connection is made, all have failed, or ctx has ended. It returns when everything it
+// has started is gone, but for the winner.
 func (e *Endpoint) race(ctx context.Context, targets []Target) (won outcome, failures []*Error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
@@ -153,8 +157,8 @@ func (e *Endpoint) race(ctx context.Context, targets []Target) (won outcome, fai
 var errLost = errors.New("another address was faster")
 
 // gather resolves all targets at once and passes on what it finds: the targets that are addresses first and in their
-// order, then names in the order in which they are resolved. It closes candidates when it is done, and ends early if the
-// race is over.
+// order, then names in the order in which they are resolved. It closes candidates when it is done, and ends early if
+// the race is over.
 func gather(ctx context.Context, targets []Target, candidates chan<- candidate, over <-chan struct{}) {
 	var wg sync.WaitGroup
 	defer close(candidates)
@@ -198,10 +202,10 @@ func gather(ctx context.Context, targets []Target, candidates chan<- candidate, 
 	}
 }
 
-// alternate orders a host's addresses so that the families take turns, beginning with the one that the resolver prefers
-// (RFC 8305, section 4), and keeps as many as are tried.
+// alternate orders a host's addresses so that the families take turns, beginning with the one that the resolver
+// prefers (RFC 8305, section 4), and keeps as many as are tried.
 func alternate(addrs []netip.Addr) []netip.Addr {
-	var same, other []netip.Addr // as the first
+	var same, other []netip.Addr // of the first address's family, and of the other
 	for _, a := range addrs {
 		if a.Is4() == addrs[0].Is4() {
 			same = append(same, a)
@@ -247,12 +251,12 @@ func (e *Endpoint) attempt(ctx context.Context, addr netip.AddrPort) outcome {
 	limit := max(time.Until(deadline), time.Millisecond)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	found := make(chan finding, 1)
+	answered := make(chan bool, 1)
 	// Owns the probe's socket; ends with ctx; is waited for below.
-	go func() { found <- probe(ctx, s.local.Addr(), addr, cancel) }()
+	go func() { answered <- probe(ctx, s.local.Addr(), addr, cancel) }()
 	conn, err := s.transport.Dial(ctx, net.UDPAddrFromAddrPort(addr), cfg.client, cfg.diallerQUIC(limit))
 	cancel(nil)
-	finding := <-found
+	notQUIC := <-answered
 	if err == nil {
 		e.work.Add(1) // Dial has entered, so this is not the first
 		context.AfterFunc(conn.Context(), func() {
@@ -274,18 +278,23 @@ func (e *Endpoint) attempt(ctx context.Context, addr netip.AddrPort) outcome {
 		return fail(CodePermissionDenied, "%w", err)
 	case errors.Is(err, errLost), errors.Is(err, errStopping), errors.Is(err, context.Canceled):
 		return fail(CodeCancelled, "cancelled after %v", took)
+	case errors.Is(err, quic.ErrTransportClosed):
+		e.end(fmt.Errorf("socket at %s: %w", s.local, err)) // counts only if Run has not closed it
+		return fail(CodeInternal, "%w", err)
 	case handshakeTimeout, errors.Is(err, context.DeadlineExceeded), isIdle(err):
-		if finding.answered {
-			return fail(CodeTimeout, "no QUIC answer within %v, but bytes that are not QUIC: another program has this UDP port", took)
+		if notQUIC {
+			return fail(CodeTimeout, "no QUIC answer within %v, but bytes that are not QUIC: "+
+				"another program has this UDP port", took)
 		}
-		return fail(CodeTimeout, "no QUIC answer within %v: nothing listens there, a firewall drops UDP, or what listens is not QUIC", took)
+		return fail(CodeTimeout, "no QUIC answer within %v: "+
+			"nothing listens there, a firewall drops UDP, or what listens is not QUIC", took)
 	}
 	code, why := handshakeFailure(err)
 	return fail(code, "%w", why)
 }
 
-// checkZone refuses a link-local address that does not say on which link, or names one that is not there: the kernel's
-// words for either would be "invalid argument".
+// checkZone refuses a link-local address that does not say on which link, or names one that is not there: the
+// kernel's words for either would be "invalid argument".
 func checkZone(addr netip.Addr) (Code, error) {
 	zone := addr.Zone()
 	if zone == "" {
@@ -315,13 +324,14 @@ func family(addr netip.Addr) string {
 	return "IPv6"
 }
 
-// handshakeFailure gives the error of a dialler's connection that has not become a channel its code and words. It serves
-// the hello as well as the TLS handshake: a dialler's part of the latter is over before the acceptor has judged its certificate.
+// handshakeFailure gives the error of a dialler's connection that has not become a channel its code and words. It
+// serves the hello as well as the TLS handshake: a dialler's part of the latter is over before the acceptor has
+// judged its certificate.
 func handshakeFailure(err error) (Code, error) {
 	if e, ok := errors.AsType[*quic.TransportError](err); ok {
 		if !e.ErrorCode.IsCryptoError() {
 			if e.ErrorCode == quic.ConnectionRefused {
-				return CodePeerRefused, errors.New("the peer takes no connection now: too many wait for their hello, or it is about to stop")
+				return CodePeerRefused, errors.New("the peer takes no connection now: too many wait for their hello, or it is stopping")
 			}
 			return CodePeerRefused, err
 		}
@@ -358,16 +368,20 @@ func alertFailure(e *quic.TransportError) (Code, error) {
 	words := tls.AlertError(alert).Error()
 	switch {
 	case alert == noApplicationProtocol && e.Remote:
-		return CodeWireVersion, fmt.Errorf("the peer speaks QUIC but not %s, which is what this node speaks: it is another version of quic_dist or another program", alpn)
+		return CodeWireVersion, fmt.Errorf("the peer speaks QUIC but not %s, which is what this node speaks: "+
+			"it is another version of quic_dist or another program", alpn)
 	case alert == noApplicationProtocol:
-		return CodeWireVersion, fmt.Errorf("the peer speaks QUIC and names no protocol of ours, which is %s: it is another program (%w)", alpn, e)
+		return CodeWireVersion, fmt.Errorf("the peer speaks QUIC and does not name %s, which is what this node speaks: "+
+			"it is another program (%w)", alpn, e)
 	case e.Remote && (alert >= badCertificate && alert <= lastAboutCertificates || alert == certificateRequired):
-		return CodeUntrusted, fmt.Errorf("the peer refuses this node's certificate (%s): check that its authority issued certfile, for client authentication, and that it is not expired", words)
+		return CodeUntrusted, fmt.Errorf("the peer refuses this node's certificate (%s): check that its authority "+
+			"issued certfile, for client authentication, and that it is not expired", words)
 	case e.Remote:
 		return CodePeerRefused, fmt.Errorf("the peer ended the TLS handshake (%s)", words)
 	}
 	if why, ok := errors.AsType[*tls.CertificateVerificationError](e); ok {
-		return CodeUntrusted, fmt.Errorf("this node refuses the peer's certificate: %w: check the peer's certfile and this node's cacertfile", why.Err)
+		return CodeUntrusted, fmt.Errorf("this node refuses the peer's certificate: %w: "+
+			"check the peer's certfile and this node's cacertfile", why.Err)
 	}
 	return CodeUntrusted, fmt.Errorf("this node ended the TLS handshake: %w", e)
 }

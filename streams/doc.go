@@ -1,6 +1,6 @@
-// Package streams is the QUIC side of a sidecar. An [Endpoint] listens and dials; what comes of either is a [Channel],
-// which carries the frames of one distribution connection between two nodes. WIRE.md in this folder is what two
-// endpoints say to each other. The package knows nothing of the BEAM, and never looks into a frame.
+// Package streams is the QUIC side of a sidecar. An [Endpoint] listens and dials; what comes of either is a
+// [Channel], which carries the frames of one distribution connection between two nodes. WIRE.md in this folder is
+// what two endpoints say to each other. The package knows nothing of the BEAM, and never looks into a frame.
 //
 //	endpoint.go   the Endpoint: configuration, life, the set of channels, the authentication step
 //	socket.go     UDP sockets with a QUIC transport each, and who keeps them open
@@ -19,8 +19,8 @@
 // The package promises no stability.
 //
 // A certificate is not compared with the name of the node that shows it, and without a certificate authority any
-// certificate is accepted: authentication is then the distribution handshake's cookie alone, against which a man in the
-// middle who is on the path from the start can stand.
+// certificate is accepted: authentication is then the distribution handshake's cookie alone, against which a man in
+// the middle who is on the path from the start can stand.
 //
 // A channel is one stream. A large message, and the repair of its lost packets, delays everything behind it.
 //
@@ -28,9 +28,10 @@
 //
 // The server name indication is not sent, so that a peer cannot be chosen by name behind a proxy that looks at it.
 //
-// Stateless resets reach the peers of a dead sidecar only if they know it by the port on which its successor listens. A channel that was
-// dialled from another port, since the listener's address could not reach the peer, ends by the idle timeout.
+// Stateless resets reach the peers of a dead sidecar only if they know it by the port on which its successor listens.
+// A channel that was dialled from another port, since the listener's address could not reach the peer, ends by the
+// idle timeout.
 //
-// On Windows and other systems without recvmmsg or packet information, quic-go reads packet by packet, and resets of a socket with
-// several addresses leave from the address that the system chooses.
+// On Windows and other systems without recvmmsg or packet information, quic-go reads packet by packet, and resets of
+// a socket with several addresses leave from the address that the system chooses.
 package streams

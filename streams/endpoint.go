@@ -14,13 +14,15 @@ import (
 )
 
 const (
-	// The windows bound what a peer can make us hold for a channel whose BEAM does not read. They begin with what fills a path of 1
-	// Gbit/s and 8 ms, and grow to what fills one of 1 Gbit/s and 64 ms. The connection's are the stream's: there is one stream.
+	// The windows bound what a peer can make us hold for a channel whose BEAM does not read. They begin with what
+	// fills a path of 1 Gbit/s and 8 ms, and grow to what fills one of 1 Gbit/s and 64 ms. The connection's are the
+	// stream's: there is one stream.
 	initialReceiveWindow = 1 << 20
 	maxReceiveWindow     = 8 << 20
 
-	// defaultMaxPending is how many inbound connections may be between their first packet and their acceptance. Each costs some
-	// 50 KB and a TLS handshake; the nodes of a cluster that all restart at once fit in, and a flood does not.
+	// defaultMaxPending is how many inbound connections may be between their first packet and their acceptance. Each
+	// costs some 50 KB and a TLS handshake; the nodes of a cluster that all restart at once fit in, and a flood does
+	// not.
 	defaultMaxPending = 256
 )
 
@@ -76,7 +78,8 @@ func newSettings(cfg Config) (*settings, error) {
 	}, nil
 }
 
-// acceptorQUIC is the configuration of the role that was dialled. quic-go gives a handshake twice its idle timeout in all.
+// acceptorQUIC is the configuration of the role that was dialled. quic-go gives a handshake twice its idle timeout in
+// all.
 func (s *settings) acceptorQUIC() *quic.Config {
 	c := s.quic
 	c.HandshakeIdleTimeout = s.HelloTimeout / 2
@@ -97,9 +100,9 @@ func (s *settings) diallerQUIC(limit time.Duration) *quic.Config {
 //	Run  owns ----> sockets (a quic.Transport each) ----> connections ----> Channels
 //	                   ^ listener's, or the dialler's         ^ held by their socket's count of users
 //
-// Every goroutine of the package is either a call of the user's own or counted in work, and ends when life does. A caller that
-// uses an endpoint must call Run, before, after or while it calls Listen and Dial; the other methods may be called by any
-// goroutine at any time.
+// Every goroutine of the package is either a call of the user's own or counted in work, and ends when life does. A
+// caller that uses an endpoint must call Run, before, after or while it calls Listen and Dial; the other methods may
+// be called by any goroutine at any time.
 type Endpoint struct {
 	run     [runSize]byte // begins all connection IDs of this sidecar
 	current atomic.Pointer[settings]
@@ -216,12 +219,12 @@ func (e *Endpoint) adopt(conn *quic.Conn, main *quic.Stream, peer Hello) (*Chann
 	return c, nil
 }
 
-// authenticate is the step between the hellos and the first distribution byte, where each side makes sure that the peer
-// is who it says it is. Both roles pass it with the peer's hello known: the acceptor before it answers with its own, the
-// dialler before it hands the channel out. What authenticates today is the certificate, which TLS has verified and the
-// identity compares with the claimed name, and that takes no message. A proof that does take messages has its place here and
-// nowhere else: after this nothing but distribution frames travels on the main stream, and before this nothing of it has
-// reached a BEAM.
+// authenticate is the step between the hellos and the first distribution byte, where each side makes sure that the
+// peer is who it says it is. Both roles pass it with the peer's hello known: the acceptor before it answers with its
+// own, the dialler before it hands the channel out. What authenticates today is the certificate, which TLS has
+// verified and the identity compares with the claimed name, and that takes no message. A proof that does take
+// messages has its place here and nowhere else: after this nothing but distribution frames travels on the main
+// stream, and before this nothing of it has reached a BEAM.
 func (e *Endpoint) authenticate(s *settings, conn *quic.Conn, peer Hello) error {
 	return s.Identity.admits(conn.ConnectionState().TLS.PeerCertificates, peer.Node)
 }

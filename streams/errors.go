@@ -138,7 +138,7 @@ func asEnd(err error) *EndError {
 		return &EndError{ConnectionLost, errors.New("the peer has been silent for longer than the idle timeout")}
 	}
 	if _, ok := errors.AsType[*quic.StatelessResetError](err); ok {
-		return &EndError{ConnectionLost, errors.New("stateless reset: the peer sidecar knows nothing of this connection, it was restarted")}
+		return &EndError{ConnectionLost, errors.New("stateless reset: the peer sidecar was restarted")}
 	}
 	if err == nil || errors.Is(err, context.Canceled) {
 		return &EndError{ConnectionLost, errors.New("the connection is gone")}

@@ -10,8 +10,8 @@ import (
 const (
 	prefixSize = 4 // the length before each message
 
-	// maxFrame is WIRE.md's limit of a distribution frame. The BEAM fragments messages into frames of about 64 KB; what
-	// is larger comes of peers that refused fragmentation.
+	// maxFrame is WIRE.md's limit of a distribution frame. The BEAM fragments messages into frames of about 64 KB;
+	// what is larger comes of peers that refused fragmentation.
 	maxFrame = 128 << 20
 
 	// MinFrameBuffer is the smallest buffer that [Channel.Frames] takes: a length must fit.
@@ -49,8 +49,8 @@ func (c *cutter) next(buf []byte) (int, error) {
 	n := copy(buf, c.carry)
 	c.carry = c.carry[:copy(c.carry, c.carry[n:])]
 	for {
-		// All of buf is looked at again after each read, which is no loss: while a read leaves us here, buf begins with a
-		// frame that is not yet whole, and its length is all that is looked at.
+		// All of buf is looked at again after each read, which is no loss: while a read leaves us here, buf begins
+		// with a frame that is not yet whole, and its length is all that is looked at.
 		ready, rest, err := cut(buf[:n], c.rest, len(buf))
 		if err != nil {
 			c.carry, c.err = nil, err // where frames begin is lost, there is no way on
@@ -85,9 +85,9 @@ func (c *cutter) hold(tail []byte) {
 	c.carry = append(append(make([]byte, 0, len(tail)+len(c.carry)), tail...), c.carry...)
 }
 
-// cut returns how many bytes of b can be handed out, b beginning rest bytes before the end of a frame, and how many of
-// the last frame are then still to come. A frame that does not fit into size bytes is handed out as far as it is there;
-// any other is handed out whole. The length of every frame is checked when it is first in b.
+// cut returns how many bytes of b can be handed out, b beginning rest bytes before the end of a frame, and how many
+// of the last frame are then still to come. A frame that does not fit into size bytes is handed out as far as it is
+// there; any other is handed out whole. The length of every frame is checked when it is first in b.
 func cut(b []byte, rest, size int) (ready, restAfter int, err error) {
 	if rest > len(b) {
 		return len(b), rest - len(b), nil

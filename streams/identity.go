@@ -23,9 +23,9 @@ import (
 	"github.com/youmark/pkcs8"
 )
 
-// IdentityFiles says where a node's certificate, its key and the authority it trusts are. All are PEM files and any may
-// be empty: without CertFile the certificate is an ephemeral one, without KeyFile the key is in CertFile, without CAFile any
-// peer's certificate will do.
+// IdentityFiles says where a node's certificate, its key and the authority it trusts are. All are PEM files and any
+// may be empty: without CertFile the certificate is an ephemeral one, without KeyFile the key is in CertFile, without
+// CAFile any peer's certificate will do.
 type IdentityFiles struct {
 	CertFile string // the node's certificate, then its intermediates
 	KeyFile  string
@@ -87,8 +87,8 @@ func (id *Identity) verify(state tls.ConnectionState, use x509.ExtKeyUsage) erro
 }
 
 // admits is the one place where the certificate that a peer has proved to own and the node name that it claims meet.
-// The chain has passed verify, or is empty or worthless if this identity has no authority. It admits every name: what a
-// certificate must say about its node's name is not part of this version of the wire.
+// The chain has passed verify, or is empty or worthless if this identity has no authority. It admits every name: what
+// a certificate must say about its node's name is not part of this version of the wire.
 func (id *Identity) admits(chain []*x509.Certificate, node string) error {
 	return nil
 }
@@ -99,7 +99,8 @@ func (id *Identity) serverTLS() *tls.Config {
 		MinVersion:   tls.VersionTLS13,
 		NextProtos:   []string{alpn},
 		Certificates: []tls.Certificate{id.cert},
-		// A resumed session would skip the certificates, and with one connection for each pair of nodes it saves nothing.
+		// A resumed session would skip the certificates, and with one connection for each pair of nodes it saves
+		// nothing.
 		SessionTicketsDisabled: true,
 	}
 	if id.roots != nil {
@@ -115,11 +116,11 @@ func (id *Identity) clientTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{alpn},
-		// Shown even if the peer's list of authorities does not have its issuer: the peer's refusal then says so, which "no
-		// certificate" would not.
+		// Shown even if the peer's list of authorities does not have its issuer: the peer's refusal then says so,
+		// which "no certificate" would not.
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &id.cert, nil },
-		// Skips the check of the host name, which a node's certificate need not hold, and with it all others: these are
-		// VerifyConnection's.
+		// Skips the check of the host name, which a node's certificate need not hold, and with it all others: these
+		// are VerifyConnection's.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(state tls.ConnectionState) error {
 			return id.verify(state, x509.ExtKeyUsageServerAuth)
@@ -231,8 +232,8 @@ func loadCertificates(file string) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// loadKey returns the first private key of the file, of a kind that TLS 1.3 can sign with. Other blocks, such as the EC
-// PARAMETERS that openssl writes before a key, are passed over.
+// loadKey returns the first private key of the file, of a kind that TLS 1.3 can sign with. Other blocks, such as the
+// EC PARAMETERS that openssl writes before a key, are passed over.
 func loadKey(file string, password []byte) (crypto.Signer, error) {
 	blocks, err := readPEM(file)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -23,16 +24,17 @@ type listener struct {
 	shut   context.CancelCauseFunc
 }
 
-// Listen accepts connections to node from now on, at an IP address or, if that is empty, at all addresses of both families, on the
-// first port of the range that is free; with both ends of the range zero, on any port. There can be one listener. Listen
-// returns where it listens.
+// Listen accepts connections to node from now on, at an IP address or, if that is empty, at all addresses of both
+// families, on the first port of the range that is free; with both ends of the range zero, on any port. There can be
+// one listener. Listen returns where it listens.
 func (e *Endpoint) Listen(node string, addr string, portMin, portMax uint16) (netip.AddrPort, error) {
 	op := fmt.Sprintf("listen at %s", place(addr, portMin, portMax))
 	var ip netip.Addr
 	if addr != "" {
 		var err error
 		if ip, err = netip.ParseAddr(addr); err != nil {
-			return netip.AddrPort{}, failure(CodeBadAddress, op, "%q is not an IP address: give one of this host's, or none to listen at all", printable(addr))
+			return netip.AddrPort{}, failure(CodeBadAddress, op,
+				"%q is not an IP address: give one of this host's, or none for all of them", printable(addr))
 		}
 		ip = ip.Unmap()
 	}
@@ -66,6 +68,7 @@ func (e *Endpoint) Listen(node string, addr string, portMin, portMax uint16) (ne
 		GetConfigForClient: func(*quic.ClientInfo) (*quic.Config, error) { return e.current.Load().acceptorQUIC(), nil },
 	}
 	if l.quic, err = s.transport.Listen(e.acceptorTLS(), cfg); err != nil {
+		l.shut(nil)
 		e.release(s)
 		return netip.AddrPort{}, failure(CodeInternal, op, "%w", err)
 	}
@@ -73,19 +76,13 @@ func (e *Endpoint) Listen(node string, addr string, portMin, portMax uint16) (ne
 	e.listener = l
 	e.mu.Unlock()
 	e.release(s) // the listener keeps it from here on
-	if !e.enter() {
-		return netip.AddrPort{}, &Error{CodeCancelled, op, errStopping}
-	}
-	// Owns the acceptance of connections; ends with the listener; Run waits.
-	go func() {
-		defer e.work.Done()
-		e.acceptConns(l)
-	}()
+	// Owns the acceptance of connections; ends with the listener; Run waits, since Listen has entered.
+	e.work.Go(func() { e.acceptConns(l) })
 	return s.local, nil
 }
 
-// bind returns a socket at the address, held for the caller. The socket of a former listener on which channels still run serves
-// again, since its port is not free for another.
+// bind returns a socket at the address, held for the caller. The socket of a former listener on which channels still
+// run serves again, since its port is not free for another.
 func (e *Endpoint) bind(ip netip.Addr, portMin, portMax uint16) (*socket, error) {
 	e.mu.Lock()
 	for s := range e.sockets {
@@ -156,8 +153,8 @@ func listenFailure(op string, err error) *Error {
 	}
 }
 
-// CloseListener ends the listener, if there is one, and what is on its way to be accepted. Channels stay, and as long as there are
-// any, so does the socket.
+// CloseListener ends the listener, if there is one, and what is on its way to be accepted. Channels stay, and as long
+// as there are any, so does the socket.
 func (e *Endpoint) CloseListener() error {
 	e.listening.Lock()
 	defer e.listening.Unlock()
@@ -194,7 +191,8 @@ func (e *Endpoint) acceptorTLS() *tls.Config {
 	}
 }
 
-// An arrival is an inbound connection from its first packet to its acceptance. It travels in the connection's context.
+// An arrival is an inbound connection from its first packet to its acceptance. It travels in the connection's
+// context.
 type arrival struct {
 	settings *settings
 	since    time.Time
@@ -209,8 +207,9 @@ func arrivalOf(ctx context.Context) *arrival { return ctx.Value(arrivalKey{}).(*
 
 var errBusy = errors.New("too many connections wait for their hello")
 
-// arrival is called for the first packet of each inbound connection, and refuses it if it returns an error. Twice as many as may wait are let in, the second half only to
-// be told in words that they came at a bad time; beyond that a connection costs nothing but the refusal.
+// arrival is called for the first packet of each inbound connection, and refuses it if it returns an error. Twice as
+// many as may wait are let in, the second half only to be told in words that they came at a bad time; beyond that a
+// connection costs nothing but the refusal.
 func (e *Endpoint) arrival(ctx context.Context, s *socket, from net.Addr) (context.Context, error) {
 	cfg := e.current.Load()
 	e.mu.Lock()
@@ -259,7 +258,8 @@ func (e *Endpoint) acceptConns(l *listener) {
 		if !e.enter() {
 			return // Run closes the connection with its socket
 		}
-		// Owns the connection until it is accepted; ends with the hello timeout, the listener or the connection; Run waits.
+		// Owns the connection until it is accepted; ends with the hello timeout, the listener or the connection; Run
+		// waits.
 		go func() {
 			defer e.work.Done()
 			e.greet(l, conn)
@@ -289,8 +289,8 @@ func (e *Endpoint) greet(l *listener, conn *quic.Conn) {
 	}
 }
 
-// turnAway closes a connection that did not get as far as a channel. What the peer is told is the error's text but for a refusal,
-// about which WIRE.md says that it says no more.
+// turnAway closes a connection that did not get as far as a channel. What the peer is told is the error's text but
+// for a refusal, about which WIRE.md says that it says no more.
 func (e *Endpoint) turnAway(a *arrival, conn *quic.Conn, code ErrorCode, err error) {
 	phrase := err.Error()
 	if code == CloseRefused {
@@ -301,10 +301,18 @@ func (e *Endpoint) turnAway(a *arrival, conn *quic.Conn, code ErrorCode, err err
 }
 
 // logRefusal logs why an inbound connection did not become a channel, unless there are too many of them: whoever can
-// reach the port can make them.
+// reach the port can make them. A peer that went away by itself is nothing to act on: of two nodes that connect to each
+// other at once, one gives up.
 func (e *Endpoint) logRefusal(a *arrival, from net.Addr, err error) {
-	if e.refusals.take(time.Now()) {
-		a.settings.Log.Warn("inbound connection turned away", "peer", from.String(), "err", printable(err.Error()))
+	level := slog.LevelWarn
+	if _, alert := errors.AsType[*quic.TransportError](err); !alert {
+		if reason := Reason(err); reason == PeerClosed || reason == ConnectionLost {
+			level = slog.LevelInfo
+		}
+	}
+	if a.settings.Log.Enabled(context.Background(), level) && e.refusals.take(time.Now()) {
+		a.settings.Log.Log(context.Background(), level, "inbound connection turned away",
+			"peer", from.String(), "err", printable(err.Error()))
 	}
 }
 

@@ -25,8 +25,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// leaked waits until no goroutine is in this module's or quic-go's code, and returns their stacks if that takes longer than d.
-// Some of quic-go's goroutines end shortly after the Close that ends them.
+// leaked waits until no goroutine is in this module's or quic-go's code, and returns their stacks if that takes
+// longer than d. Some of quic-go's goroutines end shortly after the Close that ends them.
 func leaked(d time.Duration) string {
 	for end := time.Now().Add(d); ; time.Sleep(10 * time.Millisecond) {
 		stacks := make([]byte, 1<<20)

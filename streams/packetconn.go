@@ -13,8 +13,8 @@ import (
 
 // A packetConn is a UDP socket for quic-go that does two things more: it answers what quic-go leaves unanswered with
 // stateless resets, and it takes the sting out of passing send errors. It is an [quic.OOBCapablePacketConn] with
-// ReadBatch, so that quic-go keeps its fast paths (recvmmsg, GSO, ECN, packet info) and still reads through it: given a
-// mere net.Conn, quic-go would read the file descriptor behind its back.
+// ReadBatch, so that quic-go keeps its fast paths (recvmmsg, GSO, ECN, packet info) and still reads through it: given
+// a mere net.Conn, quic-go would read the file descriptor behind its back.
 type packetConn struct {
 	*net.UDPConn
 	batch *ipv4.PacketConn
@@ -57,6 +57,9 @@ func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
 // inspect answers a datagram if nobody else will. It sends on quic-go's reading goroutine, which a full socket buffer
 // could delay by the time the kernel needs for one datagram; the resetter's budget bounds how often.
 func (c *packetConn) inspect(datagram, oob []byte, from *net.UDPAddr) {
+	if !c.reset.due(datagram) {
+		return
+	}
 	var space [resetSize]byte
 	if reset := c.reset.answer(space[:0], datagram, time.Now()); len(reset) > 0 {
 		// Nobody to tell: a reset that is lost is asked for again by the peer's next packet.
@@ -64,8 +67,8 @@ func (c *packetConn) inspect(datagram, oob []byte, from *net.UDPAddr) {
 	}
 }
 
-// answerFrom returns the control message that makes an answer leave from the address to which the question came, which
-// on a host with several addresses the kernel would not guess, and without which a NAT or a firewall drops it.
+// answerFrom returns the control message that makes an answer leave from the address to which the question came,
+// which on a host with several addresses the kernel would not guess, and without which a NAT or a firewall drops it.
 func answerFrom(oob []byte, from *net.UDPAddr) []byte {
 	if from.IP.To4() != nil {
 		var in ipv4.ControlMessage

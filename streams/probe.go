@@ -18,31 +18,21 @@ var (
 	errNotAllowed  = errors.New("sending there is not permitted: a firewall of this host forbids it")
 )
 
-// A finding is what a probe knows of an address when its dial is over.
-type finding struct {
-	err      error // why nothing can answer: errPortRefused, errNoRoute or errNotAllowed
-	answered bool  // with something, which QUIC does not do
-}
-
-// probe looks at the address with a connected UDP socket until ctx ends or it is clear that a dial has no hope, and then calls
-// hopeless. The socket on which QUIC dials is not connected, so the kernel does not tell it what ICMP says: a node
-// that is down would cost the whole timeout. A zero byte is asked, which is not a QUIC packet (RFC 9000, section 17: the second
-// bit is set) and which every QUIC endpoint drops.
-func probe(ctx context.Context, from netip.Addr, to netip.AddrPort, hopeless func(error)) finding {
+// probe looks at the address with a connected UDP socket until ctx ends or it is clear that a dial has no hope, and
+// then calls hopeless with errPortRefused, errNoRoute or errNotAllowed. The socket on which QUIC dials is not connected, so the kernel does not tell it what ICMP
+// says: a node that is down would cost the whole timeout. A zero byte is asked, which is not a QUIC packet (RFC 9000,
+// section 17: the second bit is set) and which every QUIC endpoint drops; probe reports whether something answered all the same.
+func probe(ctx context.Context, from netip.Addr, to netip.AddrPort, hopeless func(error)) (answered bool) {
 	var local *net.UDPAddr
 	if from.IsValid() && !from.IsUnspecified() {
 		local = net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)) // the route depends on it
 	}
-	verdict := func(err error) finding {
-		cause := meaning(err)
-		if cause != nil {
-			hopeless(cause)
-		}
-		return finding{err: cause}
-	}
 	conn, err := net.DialUDP("udp", local, net.UDPAddrFromAddrPort(to))
 	if err != nil {
-		return verdict(err)
+		if cause := meaning(err); cause != nil {
+			hopeless(cause)
+		}
+		return false
 	}
 	defer conn.Close()
 	past := time.Unix(1, 0)
@@ -57,24 +47,26 @@ func probe(ctx context.Context, from netip.Addr, to netip.AddrPort, hopeless fun
 			// The first send on a fresh socket may be denied on Linux for no reason (golang.org/issue/63322).
 			_, err = conn.Write(question)
 		}
-		if meaning(err) != nil {
-			return verdict(err)
+		if cause := meaning(err); cause != nil {
+			hopeless(cause)
+			return false
 		}
 		conn.SetReadDeadline(time.Now().Add(probeInterval))
 		if ctx.Err() != nil {
 			break // the watcher's deadline may be the one that was just replaced
 		}
-		switch _, err := conn.Read(answer); {
-		case err == nil:
-			return finding{answered: true}
-		case errors.Is(err, os.ErrDeadlineExceeded):
-		case meaning(err) != nil:
-			return verdict(err)
-		default:
-			return finding{} // Winsock's complaint about an answer larger than the buffer, or nothing we know
+		if _, err = conn.Read(answer); err == nil {
+			return true
+		}
+		if cause := meaning(err); cause != nil {
+			hopeless(cause)
+			return false
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return true // Winsock's complaint about an answer that is larger than the buffer
 		}
 	}
-	return finding{}
+	return false
 }
 
 // meaning returns what a socket's error says about the address, nil if nothing.

@@ -14,18 +14,21 @@ const (
 	runSize    = 4 // bytes of a connection ID that are the same for all of one run
 	connIDSize = 8
 
-	// resetSize is that of the stateless resets sent here: the smallest there may be (RFC 9000, section 10.3). Since an answer is always
-	// shorter than what it answers, and nothing of this size is answered, two endpoints that know nothing of each other
-	// exchange one packet each and fall silent.
+	// resetSize is that of the stateless resets sent here: the smallest there may be (RFC 9000, section 10.3). Since
+	// an answer is always shorter than what it answers, and nothing of this size is answered, two endpoints that know
+	// nothing of each other exchange one packet each and fall silent.
 	resetSize = 1 + 4 + tokenSize
 	tokenSize = 16
 
-	// quicGoAnswersAbove is the size up to which quic-go keeps silent where a stateless reset is due, since the packet
-	// might be a reset itself. A keep-alive of ours has about 30 bytes.
+	// quicGoAnswersAbove is the size up to which quic-go keeps silent where a stateless reset is due, since the
+	// packet might be a reset itself. A keep-alive of ours has about 30 bytes.
 	quicGoAnswersAbove = 42
 
-	// Resets are for the peers that the sidecar before us had, which are a few hundred at most and repeat themselves; a
-	// flood of forged packets gets no more than this in answers.
+	// The first byte's form (RFC 9000, section 17.3): not a long header, and the bit that all of QUIC has.
+	formBits, shortHeader = 0xc0, 0x40
+
+	// Resets are for the peers that the sidecar before us had, which are a few hundred at most and repeat themselves;
+	// a flood of forged packets gets no more than this in answers.
 	resetsPerSecond = 100
 	resetBurst      = 400
 )
@@ -50,18 +53,21 @@ func (r *resetter) GenerateConnectionID() (quic.ConnectionID, error) {
 
 func (r *resetter) ConnectionIDLen() int { return connIDSize }
 
-// answer appends to b the stateless reset that the received datagram deserves, if any. Larger datagrams are quic-go's
-// to answer, which it does with the same key; the datagram is quic-go's to read in any case, because a stateless reset
-// from a peer looks exactly like what is answered here.
+// due reports whether a received datagram is for a connection of another run and has to be answered here. Larger
+// datagrams are quic-go's to answer, which it does with the same key; the datagram is quic-go's to read in any case,
+// because a stateless reset from a peer looks exactly like what is answered here.
+func (r *resetter) due(datagram []byte) bool {
+	return len(datagram) > resetSize && len(datagram) <= quicGoAnswersAbove && datagram[0]&formBits == shortHeader &&
+		[runSize]byte(datagram[1:]) != r.run
+}
+
+// answer appends to b the stateless reset for a datagram to which one is due, or nothing if there were too many of
+// late.
 func (r *resetter) answer(b, datagram []byte, now time.Time) []byte {
-	const formBits, shortHeader = 0xc0, 0x40
-	if len(datagram) <= resetSize || len(datagram) > quicGoAnswersAbove || datagram[0]&formBits != shortHeader {
+	if !r.budget.take(now) {
 		return b
 	}
 	id := datagram[1 : 1+connIDSize]
-	if [runSize]byte(id) == r.run || !r.budget.take(now) {
-		return b
-	}
 	var unpredictable [resetSize - tokenSize]byte
 	rand.Read(unpredictable[:])
 	unpredictable[0] = unpredictable[0]&^formBits | shortHeader

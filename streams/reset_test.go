@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
-	"errors"
 	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,13 +44,13 @@ func TestResetAnswersWhatQuicGoDoesNot(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newResetter()
-			got := r.answer(nil, c.datagram, time.Now())
-			if (got != nil) != c.answered {
-				t.Fatalf("answered with %x", got)
+			if got := r.due(c.datagram); got != c.answered {
+				t.Fatalf("answered: %v", got)
 			}
-			if got == nil {
+			if !c.answered {
 				return
 			}
+			got := r.answer(nil, c.datagram, time.Now())
 			if len(got) != resetSize || len(got) >= len(c.datagram) {
 				t.Errorf("%d bytes answer %d", len(got), len(c.datagram))
 			}
@@ -60,7 +62,7 @@ func TestResetAnswersWhatQuicGoDoesNot(t *testing.T) {
 			if !bytes.Equal(got[len(got)-tokenSize:], mac.Sum(nil)[:tokenSize]) {
 				t.Error("not the token that quic-go has told the peer")
 			}
-			if again := r.answer(nil, got, time.Now()); again != nil {
+			if r.due(got) {
 				t.Error("a reset answers a reset")
 			}
 		})
@@ -103,7 +105,39 @@ func TestConnectionIDsAreOfOurRun(t *testing.T) {
 	}
 }
 
-// A peer of a dead sidecar learns of its death from the next one, by nothing more than a keep-alive.
+// A relay passes datagrams on between a dialler and an acceptor, up to a size.
+type relay struct {
+	front netip.AddrPort // where the dialler dials
+	size  atomic.Int64
+}
+
+func newRelay(t *testing.T, acceptor netip.AddrPort) *relay {
+	t.Helper()
+	front, at := udp(t)
+	back, _ := udp(t)
+	r := &relay{front: at}
+	r.size.Store(1 << 16)
+	var dialler atomic.Pointer[netip.AddrPort]
+	pass := func(from, to *net.UDPConn, learn func(netip.AddrPort), target func() netip.AddrPort) {
+		b := make([]byte, 1<<16)
+		for {
+			n, sender, err := from.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			learn(sender)
+			if int64(n) <= r.size.Load() {
+				to.WriteToUDPAddrPort(b[:n], target())
+			}
+		}
+	}
+	go pass(front, back, func(a netip.AddrPort) { dialler.Store(&a) }, func() netip.AddrPort { return acceptor })
+	go pass(back, front, func(netip.AddrPort) {}, func() netip.AddrPort { return *dialler.Load() })
+	return r
+}
+
+// A peer of a dead sidecar learns of its death from the next one, by nothing more than a keep-alive: after the death
+// nothing larger gets through, which quic-go would answer itself.
 func TestRestartedSidecarResetsThePeersOfTheOld(t *testing.T) {
 	for _, role := range []string{"acceptor", "dialler"} {
 		t.Run(role+" restarts", func(t *testing.T) {
@@ -114,11 +148,15 @@ func TestRestartedSidecarResetsThePeersOfTheOld(t *testing.T) {
 			old, at := listening(t, quiet)
 			peer, peerAt := listening(t, cfg)
 			var channel *Channel
+			var between *relay
 			if role == "acceptor" {
-				channel, _ = pair(t, peer, old, at)
+				between = newRelay(t, at)
+				channel, _ = pair(t, peer, old, between.front)
 			} else {
-				_, channel = pair(t, old, peer, peerAt)
+				between = newRelay(t, peerAt)
+				_, channel = pair(t, old, peer, between.front)
 			}
+			between.size.Store(quicGoAnswersAbove)
 			old.mu.Lock()
 			l := old.listener
 			old.mu.Unlock()
@@ -131,7 +169,7 @@ func TestRestartedSidecarResetsThePeersOfTheOld(t *testing.T) {
 			}
 			await(t, channel.Done(), "the news of the restart")
 			wantReason(t, channel.Err(), ConnectionLost)
-			if !errors.As(channel.Err(), new(*EndError)) || !bytes.Contains([]byte(channel.Err().Error()), []byte("stateless reset")) {
+			if !strings.Contains(channel.Err().Error(), "stateless reset") {
 				t.Errorf("not by a reset: %v", channel.Err())
 			}
 		})

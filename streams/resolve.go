@@ -7,13 +7,13 @@ import (
 	"net/netip"
 )
 
-// Resolve returns the addresses of a host name, or the address itself if host is one. It returns at least one address or
-// an [Error].
+// Resolve returns the addresses of a host name, or the address itself if host is one. It returns at least one address
+// or an [Error].
 func Resolve(ctx context.Context, host string) ([]netip.Addr, error) {
-	op := "resolve " + printable(host)
 	if host == "" {
-		return nil, failure(CodeBadAddress, op, "the host name is empty")
+		return nil, failure(CodeBadAddress, "resolve", "the host name is empty")
 	}
+	op := "resolve " + printable(host)
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{addr.Unmap()}, nil
 	}
@@ -36,8 +36,8 @@ func Resolve(ctx context.Context, host string) ([]netip.Addr, error) {
 	return addrs, nil
 }
 
-// ended is the error of a request whose context has ended: by its deadline, for which words say what was waited for, or
-// since it is no longer wanted.
+// ended is the error of a request whose context has ended: by its deadline, for which words say what was waited for,
+// or since it is no longer wanted.
 func ended(ctx context.Context, op, words string) *Error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return &Error{CodeTimeout, op, errors.New(words)}

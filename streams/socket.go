@@ -8,8 +8,8 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// A socket is a UDP socket with the QUIC transport on it. Its endpoint keeps it open while it listens, while it is the
-// one for dials, or while a connection runs on it.
+// A socket is a UDP socket with the QUIC transport on it. Its endpoint keeps it open while it listens, while it is
+// the one for dials, or while a connection runs on it.
 type socket struct {
 	asked     netip.Addr // the address that Listen was asked for; invalid: all
 	local     netip.AddrPort
@@ -20,7 +20,8 @@ type socket struct {
 	users int // guarded by Endpoint.mu: connections and dials that run on it
 }
 
-// openSocket binds a UDP socket. An invalid address is the wildcard of both families, or of IPv4 where there is no other.
+// openSocket binds a UDP socket. An invalid address is the wildcard of both families, or of IPv4 where there is no
+// other.
 func (e *Endpoint) openSocket(addr netip.Addr, port uint16) (*socket, error) {
 	s := &socket{asked: addr}
 	var udp *net.UDPConn
@@ -33,8 +34,8 @@ func (e *Endpoint) openSocket(addr netip.Addr, port uint16) (*socket, error) {
 		s.v6 = true
 		udp, err = net.ListenUDP("udp6", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, port)))
 	default:
-		// Package net makes this a dual-stack socket if the system can, and an IPv4 socket otherwise; a system that says
-		// it can may still have IPv6 switched off.
+		// Package net makes this a dual-stack socket if the system can, and an IPv4 socket otherwise; a system that
+		// says it can may still have IPv6 switched off.
 		udp, err = net.ListenUDP("udp", &net.UDPAddr{Port: int(port)})
 		if isNoFamily(err) || isUnassignable(err) {
 			udp, err = net.ListenUDP("udp4", &net.UDPAddr{Port: int(port)})
@@ -102,8 +103,9 @@ func (e *Endpoint) release(s *socket) {
 	}
 }
 
-// dialSocket returns a socket that reaches the address, held for the caller. It is the listener's where that can be, since a sidecar
-// that takes the place of this one listens on the same port and tells our peers there that we are gone.
+// dialSocket returns a socket that reaches the address, held for the caller. It is the listener's where that can be,
+// since a sidecar that takes the place of this one listens on the same port and tells our peers there that we are
+// gone.
 func (e *Endpoint) dialSocket(to netip.Addr) (*socket, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

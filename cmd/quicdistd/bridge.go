@@ -17,6 +17,7 @@ import (
 const (
 	helloTimeout = 10 * time.Second       // for the VM's hello (PROTOCOL.md, section 3)
 	stopLinger   = 700 * time.Millisecond // for all channels to deliver what the VM sent (section 8)
+	stopGrace    = 150 * time.Millisecond // for all goroutines to end after that
 )
 
 // A bridge is one conversation with a VM: it turns the VM's requests into calls of package streams, and channels into
@@ -25,8 +26,9 @@ const (
 // One goroutine reads the VM's frames and never blocks on the network: each dial, each resolve and each channel has a
 // goroutine of its own. All write through one portproto.Writer.
 type bridge struct {
-	w   *portproto.Writer
-	log *logger
+	w          *portproto.Writer
+	log        *logger
+	runtimeDir string // where the folder of the sockets is made
 
 	// base is what everything that uses the network lives in. It outlasts the conversation by the time to linger.
 	base context.Context
@@ -35,12 +37,15 @@ type bridge struct {
 	greeted  bool
 	endpoint *streams.Endpoint // nil until configured
 
+	// Set with the endpoint, before there are channels. Nil: channels use stdio.
+	sockets *rendezvous
+
 	// Goroutines are started under mu and not after stopping, so that Run can wait for them.
 	running sync.WaitGroup // channels
 	tasks   sync.WaitGroup // dials, resolves, the endpoint and its accept loop
 
 	mu       sync.Mutex
-	channels map[uint32]*channel
+	channels map[uint32]channel
 	opened   uint32                        // channels so far: IDs 1 to opened have been used
 	requests map[uint32]context.CancelFunc // dials and resolves that are under way
 	stopping bool
@@ -61,12 +66,13 @@ func protocolFault(format string, args ...any) error {
 // errStop ends a conversation that nothing is wrong with.
 var errStop = errors.New("the VM asked to stop, or is gone")
 
-func newBridge(w *portproto.Writer, log *logger) *bridge {
+func newBridge(w *portproto.Writer, log *logger, runtimeDir string) *bridge {
 	return &bridge{
-		w:        w,
-		log:      log,
-		channels: make(map[uint32]*channel),
-		requests: make(map[uint32]context.CancelFunc),
+		w:          w,
+		log:        log,
+		runtimeDir: runtimeDir,
+		channels:   make(map[uint32]channel),
+		requests:   make(map[uint32]context.CancelFunc),
 	}
 }
 
@@ -89,17 +95,16 @@ func (b *bridge) Run(ctx context.Context, stdin io.Reader) error {
 	go func() { hangUp(b.read(stdin, late, hangUp)) }()
 	<-talk.Done()
 
-	b.stop()
-	end()
-	b.tasks.Wait()
+	b.stop(end)
 	if cause := context.Cause(talk); cause != errStop && ctx.Err() == nil {
 		return cause
 	}
 	return nil
 }
 
-// stop ends every request and every channel and waits for the channels, each of which lingers for stopLinger at most.
-func (b *bridge) stop() {
+// stop ends every request and every channel, and then, by calling end, all else. It waits for them, but not for ever: the
+// VM may be there and not read what is written to it.
+func (b *bridge) stop(end context.CancelFunc) {
 	b.mu.Lock()
 	b.stopping = true
 	for _, cancel := range b.requests {
@@ -109,7 +114,18 @@ func (b *bridge) stop() {
 		c.finish(stopLinger)
 	}
 	b.mu.Unlock()
-	b.running.Wait()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b.running.Wait()
+		end()
+		b.tasks.Wait()
+	}()
+	select {
+	case <-done:
+	case <-time.After(stopLinger + stopGrace):
+		end()
+	}
 }
 
 // read handles the VM's frames until there are no more, and returns why.
@@ -229,10 +245,32 @@ func (b *bridge) configure(m *portproto.Configure, hangUp context.CancelCauseFun
 	}
 	if b.endpoint != nil {
 		err = b.endpoint.Reconfigure(config)
-	} else if b.endpoint, err = streams.NewEndpoint(config); err == nil {
-		b.start(b.endpoint, hangUp)
+	} else {
+		err = b.prepare(config, m.DataPlane, hangUp)
 	}
 	b.answer(m.ID, &portproto.OK{ID: m.ID}, err)
+	return nil
+}
+
+// prepare makes and starts the endpoint, and the sockets if the data plane is to use them.
+func (b *bridge) prepare(config streams.Config, plane portproto.DataPlane, hangUp context.CancelCauseFunc) error {
+	if plane == portproto.DataPlaneAuto || plane == portproto.DataPlaneSocket {
+		sockets, err := newRendezvous(b.runtimeDir, b.log.Logger)
+		switch {
+		case err == nil:
+			b.sockets = sockets
+		case plane == portproto.DataPlaneSocket:
+			return &streams.Error{Code: streams.CodeInternal, Op: "data plane socket", Err: err}
+		default:
+			b.log.Warn("no sockets for the data plane, standard input and output are used instead", "err", err)
+		}
+	}
+	endpoint, err := streams.NewEndpoint(config)
+	if err != nil {
+		return err
+	}
+	b.endpoint = endpoint
+	b.start(endpoint, hangUp)
 	return nil
 }
 
@@ -250,6 +288,9 @@ func (b *bridge) start(endpoint *streams.Endpoint, hangUp context.CancelCauseFun
 	if b.stopping {
 		return
 	}
+	if b.sockets != nil {
+		b.tasks.Go(func() { b.sockets.Run(b.base) })
+	}
 	b.tasks.Go(func() {
 		if err := endpoint.Run(b.base); err != nil && b.base.Err() == nil {
 			hangUp(fmt.Errorf("the QUIC endpoint ended: %w", err))
@@ -261,9 +302,10 @@ func (b *bridge) start(endpoint *streams.Endpoint, hangUp context.CancelCauseFun
 			if err != nil {
 				return // with base, or with the endpoint
 			}
-			b.open(conn, func(id uint32, at netip.AddrPort) portproto.Frame {
+			b.open(conn, func(o opening) portproto.Frame {
 				return &portproto.Accepted{
-					Channel: id, Node: conn.Peer().Node, Address: at.Addr().String(), Port: at.Port(), Credit: window,
+					Channel: o.id, Node: conn.Peer().Node, Address: o.at.Addr().String(), Port: o.at.Port(),
+					Credit: o.credit, Socket: o.socket, Token: o.token,
 				}
 			})
 		}
@@ -344,14 +386,26 @@ func (b *bridge) dial(ctx context.Context, endpoint *streams.Endpoint, m *portpr
 	if err != nil {
 		return err
 	}
-	b.open(conn, func(id uint32, at netip.AddrPort) portproto.Frame {
-		return &portproto.Dialled{ID: m.ID, Channel: id, Address: at.Addr().String(), Port: at.Port(), Credit: window}
+	b.open(conn, func(o opening) portproto.Frame {
+		return &portproto.Dialled{
+			ID: m.ID, Channel: o.id, Address: o.at.Addr().String(), Port: o.at.Port(),
+			Credit: o.credit, Socket: o.socket, Token: o.token,
+		}
 	})
 	return nil
 }
 
+// An opening is what the VM is told of a new channel.
+type opening struct {
+	id     uint32
+	at     netip.AddrPort
+	credit uint32  // 0 with a socket
+	socket *string // nil without one
+	token  []byte
+}
+
 // open gives a connection its channel, and tells the VM with the frame that announce makes.
-func (b *bridge) open(conn *streams.Channel, announce func(id uint32, at netip.AddrPort) portproto.Frame) {
+func (b *bridge) open(conn *streams.Channel, announce func(opening) portproto.Frame) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.stopping {
@@ -359,14 +413,23 @@ func (b *bridge) open(conn *streams.Channel, announce func(id uint32, at netip.A
 		return
 	}
 	b.opened++
-	c := newChannel(b.opened, conn, b.w)
-	b.channels[c.id] = c
+	o := opening{id: b.opened, at: conn.Remote()}
+	var c channel
+	if b.sockets == nil {
+		o.credit = window
+		c = newStdioChannel(o.id, conn, b.w)
+	} else {
+		m, path := b.sockets.arrange(), b.sockets.path()
+		o.socket, o.token = &path, m.token[:]
+		c = newSocketChannel(o.id, conn, b.w, m)
+	}
+	b.channels[o.id] = c
 	b.running.Go(func() {
 		// The VM knows the channel before it hears of it.
-		f := announce(c.id, conn.Remote())
+		f := announce(o)
 		b.log.frame("to the VM", f)
 		_ = b.w.Write(f)
-		c.Run(func() { b.forget(c.id) })
+		c.Run(func() { b.forget(o.id) })
 	})
 }
 
@@ -377,7 +440,7 @@ func (b *bridge) forget(id uint32) {
 }
 
 // channel returns the channel with this ID, or nil if it has ended: a frame for it crossed our closed event.
-func (b *bridge) channel(id uint32) (*channel, error) {
+func (b *bridge) channel(id uint32) (channel, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if id == 0 || id > b.opened {
@@ -386,14 +449,27 @@ func (b *bridge) channel(id uint32) (*channel, error) {
 	return b.channels[id], nil
 }
 
+// stdioChannel is channel for frames that only channels on stdio have.
+func (b *bridge) stdioChannel(id uint32) (*stdioChannel, error) {
+	c, err := b.channel(id)
+	if c == nil {
+		return nil, err
+	}
+	stdio, ok := c.(*stdioChannel)
+	if !ok {
+		return nil, protocolFault("data or credit on channel %d, which has a socket", id)
+	}
+	return stdio, nil
+}
+
 func (b *bridge) data(body []byte) error {
 	id, payload, err := portproto.ParseData(body)
 	if err != nil {
 		return protocolFault("%w", err)
 	}
-	c, err := b.channel(id)
-	if err == nil && c != nil && !c.send(payload) {
-		err = protocolFault("data without credit on channel %d", id)
+	c, err := b.stdioChannel(id)
+	if c != nil && !c.send(payload) {
+		return protocolFault("data without credit on channel %d", id)
 	}
 	return err
 }
@@ -403,9 +479,9 @@ func (b *bridge) credit(body []byte) error {
 	if err != nil {
 		return protocolFault("%w", err)
 	}
-	c, err := b.channel(id)
-	if err == nil && c != nil && !c.credit(n) {
-		err = protocolFault("credit over the limit on channel %d", id)
+	c, err := b.stdioChannel(id)
+	if c != nil && !c.credit(n) {
+		return protocolFault("credit over the limit on channel %d", id)
 	}
 	return err
 }

@@ -55,7 +55,7 @@ func TestSidecarGivesUpOnASilentVM(t *testing.T) {
 		inR, inW := io.Pipe()
 		w := portproto.NewWriter(io.Discard)
 		began := time.Now()
-		err := newBridge(w, newLogger(w)).Run(context.Background(), inR)
+		err := newBridge(w, newLogger(w), t.TempDir()).Run(context.Background(), inR)
 		var fault *vmFault
 		if !errors.As(err, &fault) || fault.status != exitVersion {
 			t.Errorf("ended with %v, want a fault of status %d", err, exitVersion)
@@ -73,7 +73,7 @@ func TestSidecarServesAQuietVM(t *testing.T) {
 		inR, inW := io.Pipe()
 		ended := make(chan error, 1)
 		w := portproto.NewWriter(io.Discard)
-		go func() { ended <- newBridge(w, newLogger(w)).Run(context.Background(), inR) }()
+		go func() { ended <- newBridge(w, newLogger(w), t.TempDir()).Run(context.Background(), inR) }()
 		_, _ = inW.Write(portproto.Append(nil, &portproto.VMHello{Protocol: portproto.Protocol, Build: build}))
 		time.Sleep(10 * helloTimeout) // of the bubble's time
 		synctest.Wait()
@@ -144,7 +144,8 @@ func TestListenDialAcceptedDialled(t *testing.T) {
 }
 
 func TestChannelsAreNumberedOnce(t *testing.T) {
-	a, onA, b, _ := connected(t)
+	a, onA, b, onB := connected(t)
+	b.allow(onB, 1)
 	a.put(&portproto.Close{Channel: onA})
 	a.wantClosed(onA, portproto.ReasonLocal)
 	at := b.listenAgain()

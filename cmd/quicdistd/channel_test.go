@@ -49,7 +49,7 @@ func TestAStalledChannelStallsNoOther(t *testing.T) {
 	stalledA, _ := connect(a, b, udpPort)
 	onA, onB := connect(a, b, udpPort)
 	var writer sync.WaitGroup
-	writer.Go(func() { a.write(stalledA, distFrames(1, 30<<20, 1<<20), portproto.MaxDataPayload) })
+	writer.Go(func() { a.write(stalledA, distFrames(1, 8<<20, 1<<20), portproto.MaxDataPayload) })
 	defer writer.Wait()
 	a.await("the stalled channel to have no credit left", func() bool { return a.channels[stalledA].credit <= 0 })
 	sent := distFrames(2, 4<<20, 100_000)
@@ -115,9 +115,9 @@ func TestFramesForAChannelThatNeverWasAreAFault(t *testing.T) {
 
 func TestFramesForAnEndedChannelAreIgnored(t *testing.T) {
 	a, onA, b, onB := connected(t)
+	a.allow(onA, 1)
 	b.put(&portproto.Close{Channel: onB})
 	b.wantClosed(onB, portproto.ReasonLocal)
-	a.grant(onA, 1)
 	a.wantClosed(onA, portproto.ReasonPeerClosed)
 	for _, v := range []struct {
 		*vm
@@ -134,6 +134,7 @@ func TestFramesForAnEndedChannelAreIgnored(t *testing.T) {
 // Data that crosses the peer's end, before the VM has heard of it, is no fault either.
 func TestDataThatCrossesTheEndIsIgnored(t *testing.T) {
 	a, onA, b, onB := connected(t)
+	a.allow(onA, 1)
 	a.hold(true)
 	b.put(&portproto.Close{Channel: onB})
 	b.wantClosed(onB, portproto.ReasonLocal)
@@ -152,7 +153,7 @@ func TestCloseDeliversWhatWasSent(t *testing.T) {
 	a.write(onA, sent, portproto.MaxDataPayload)
 	a.put(&portproto.Close{Channel: onA})
 	wantSame(t, "before close", b.take(onB, len(sent), 1<<18), sent)
-	b.grant(onB, 1) // so that it can see the end
+	b.allow(onB, 1)
 	b.wantClosed(onB, portproto.ReasonPeerClosed)
 	a.wantClosed(onA, portproto.ReasonLocal)
 	a.wantServing()
@@ -216,7 +217,7 @@ func TestTheEndDeliversWhatWasSent(t *testing.T) {
 			a.wantServing() // so that a signal comes after the data
 			end(a, terminate)
 			wantSame(t, "before the end", b.take(onB, len(sent), 1<<20), sent)
-			b.grant(onB, 1)
+			b.allow(onB, 1)
 			b.wantClosed(onB, portproto.ReasonPeerClosed)
 			wantGoodEnd(t, a)
 			a.wantClosed(onA, portproto.ReasonLocal)
@@ -255,10 +256,7 @@ func TestTheEndDoesNotWaitForAVMThatDoesNotRead(t *testing.T) {
 			// The frame that the held VM has already asked for, and then nothing more.
 			a.await("one frame", func() bool { return a.channels[onA].total > 0 })
 			end(a, terminate)
-			took := a.awaitEnd(patience())
-			if took > scaled(time.Second) {
-				t.Errorf("it took %s to end", took)
-			}
+			a.awaitEnd(scaled(2 * time.Second))
 		})
 	}
 }
@@ -280,7 +278,7 @@ func TestTheEndDoesNotWaitForRequests(t *testing.T) {
 // The peers of a sidecar that ends hear of it at once, whatever their VMs do.
 func TestPeersHearOfTheEnd(t *testing.T) {
 	a, onA, b, onB := connected(t)
-	b.grant(onB, 1)
+	b.allow(onB, 1)
 	a.stdin.Close()
 	b.wantClosed(onB, portproto.ReasonPeerClosed)
 	wantGoodEnd(t, a)

@@ -55,7 +55,7 @@ func run() int {
 	log.SetFlags(0)
 	log.SetOutput(stdLog{logger}) // quic-go's remarks on buffer sizes
 
-	err := newBridge(w, logger).Run(terminated, stdin)
+	err := newBridge(w, logger, runtimeDir()).Run(terminated, stdin)
 	var fault *vmFault
 	switch {
 	case err == nil:
@@ -67,6 +67,14 @@ func run() int {
 		fmt.Fprintln(os.Stderr, "quicdistd:", err)
 		return exitInternal
 	}
+}
+
+// runtimeDir is where sockets belong: the user's own folder for such things, if there is one.
+func runtimeDir() string {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return dir
+	}
+	return os.TempDir()
 }
 
 func isTerminal(f *os.File) bool {

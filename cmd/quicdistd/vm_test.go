@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -113,7 +114,7 @@ func (v *vm) read(out io.Reader) {
 		body, err := r.Next()
 		v.mu.Lock()
 		if err != nil {
-			if err != io.EOF {
+			if err != io.EOF && !errors.Is(err, os.ErrClosed) {
 				v.broken = append(v.broken, err.Error())
 			}
 			v.silent = true
@@ -242,7 +243,7 @@ func (v *vm) putBytes(b []byte) {
 	_, _ = v.stdin.Write(b)
 }
 
-// An any-typed next frame: expect returns the next answer or accepted event, which must be an F.
+// expect returns the next answer or accepted event, which must be an F.
 func expect[F portproto.Frame](v *vm) F {
 	v.t.Helper()
 	var want F
@@ -324,6 +325,10 @@ func connected(t testing.TB) (a *vm, onA uint32, b *vm, onB uint32) {
 
 func connect(a, b *vm, udpPort uint16) (onA, onB uint32) {
 	a.t.Helper()
+	a.t.Cleanup(func() { // at the same time, so that neither has to wait for what the other does not read
+		a.stdin.Close()
+		b.stdin.Close()
+	})
 	a.put(a.dialMessage(udpPort, patience()))
 	return expect[*portproto.Dialled](a).Channel, expect[*portproto.Accepted](b).Channel
 }
@@ -373,8 +378,8 @@ func (v *vm) grant(channel, n uint32) {
 	v.put(&portproto.Credit{Channel: channel, Bytes: n})
 }
 
-// take waits until n bytes of a channel have arrived, granting credit for them in pieces of at most piece bytes, and
-// returns them.
+// take waits until n bytes of a channel have arrived, and returns them. Whenever the sidecar has no credit left, it
+// gets as much as makes it piece bytes.
 func (v *vm) take(channel uint32, n int, piece uint32) []byte {
 	v.t.Helper()
 	for {
@@ -393,7 +398,27 @@ func (v *vm) take(channel uint32, n int, piece uint32) []byte {
 			return got
 		}
 		v.mu.Unlock()
-		v.grant(channel, piece)
+		v.allow(channel, piece)
+	}
+}
+
+// allow gives the sidecar as much credit as makes it n bytes, if it has none left. Without any it does not look whether the
+// channel has ended.
+func (v *vm) allow(channel, n uint32) {
+	v.mu.Lock()
+	debt := v.channels[channel].granted
+	v.mu.Unlock()
+	if debt <= 0 {
+		v.grant(channel, uint32(-debt)+n)
+	}
+}
+
+// awaitStandstill waits until a writer has no credit and gets none: all that may be under way is.
+func (v *vm) awaitStandstill(channel uint32) {
+	v.t.Helper()
+	v.await("a lack of credit", func() bool { return v.channels[channel].credit <= 0 })
+	for v.awaitFor(scaled(500*time.Millisecond), func() bool { return v.channels[channel].credit > 0 }) {
+		v.await("a lack of credit", func() bool { return v.channels[channel].credit <= 0 })
 	}
 }
 
@@ -462,11 +487,11 @@ func distFrames(seed uint64, n, largest int) []byte {
 	for len(b) < n {
 		size := rng.IntN(largest)
 		b = binary.BigEndian.AppendUint32(b, uint32(size))
-		body := make([]byte, size)
-		for i := range body {
-			body[i] = byte(rng.Uint32())
+		end := len(b) + size
+		for len(b) < end {
+			b = binary.LittleEndian.AppendUint64(b, rng.Uint64())
 		}
-		b = append(b, body...)
+		b = b[:end]
 	}
 	return b
 }

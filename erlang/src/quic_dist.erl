@@ -15,7 +15,7 @@
 -include_lib("kernel/include/net_address.hrl").
 -include_lib("kernel/include/dist_util.hrl").
 
--opaque listener() :: {quic_dist, inet:ip_address(), inet:port_number()}.
+-opaque listener() :: {quic_dist, quic_dist_port:listener()}.
 %% What listen/2 returns and net_kernel hands back. The socket is the sidecar's.
 
 %% No family of its own: the sidecar listens on IPv6 and IPv4 with one socket. The value has to
@@ -64,13 +64,13 @@ listen(Name, Host, Options) ->
         port_max => Max
     },
     case quic_dist_port:listen(Parameters) of
-        {ok, {Ip, UdpPort}} ->
+        {ok, #{bound := {_, UdpPort} = Bound} = Listener} ->
             case quic_dist_names:register(Name, UdpPort) of
                 ok ->
                     Address = #net_address{
-                        address = {Ip, UdpPort}, host = Host, protocol = ?PROTOCOL, family = ?FAMILY
+                        address = Bound, host = Host, protocol = ?PROTOCOL, family = ?FAMILY
                     },
-                    {ok, {{quic_dist, Ip, UdpPort}, Address, -1}};
+                    {ok, {{quic_dist, Listener}, Address, -1}};
                 {error, _} = Error ->
                     quic_dist_port:close_listener(),
                     Error
@@ -112,34 +112,27 @@ close(_Listener) ->
 %% @doc Starts the acceptor, which turns each channel that a peer opens into a connection
 %% attempt. Called by net_kernel, again whenever an acceptor has ended.
 -spec accept(listener()) -> pid().
-accept(_Listener) ->
+accept({quic_dist, Listener}) ->
     Kernel = self(),
-    spawn_opt(fun() -> acceptor_init(Kernel) end, [link, {priority, max}]).
+    spawn_opt(fun() -> acceptor_init(Kernel, Listener) end, [link, {priority, max}]).
 
 %% A channel may end while it is being handed over, and the acceptor is linked to it for that time:
 %% it traps exits, and no peer ends it.
-acceptor_init(Kernel) ->
+acceptor_init(Kernel, Listener) ->
     process_flag(trap_exit, true),
-    ok = quic_dist_port:accept(),
+    ok = quic_dist_port:accept(Listener),
     Monitor = monitor(process, quic_dist_port),
     acceptor(Kernel, Monitor).
 
 acceptor(Kernel, Monitor) ->
     receive
-        {accepted, #{address := Ip, udp_port := UdpPort} = Channel} ->
-            Ctrl = quic_dist_stdio:open(Channel),
-            Kernel ! {accept, self(), {Ctrl, {Ip, UdpPort}}, ?FAMILY, ?PROTOCOL},
-            receive
-                {Kernel, controller, Supervisor} ->
-                    %% If the channel has ended meanwhile, the supervisor finds that out.
-                    _ = quic_dist_stdio:hand_over(Ctrl, Supervisor),
-                    Supervisor ! {self(), controller},
-                    acceptor(Kernel, Monitor);
-                {Kernel, unsupported_protocol} ->
-                    exit(unsupported_protocol);
-                {'EXIT', Kernel, Reason} ->
-                    exit(Reason)
-            end;
+        {accepted, Channel} ->
+            case quic_dist_plane:open(Channel) of
+                {ok, Ctrl} -> offer(Kernel, Ctrl, Channel);
+                %% The peer was gone before we came to it, or else the sidecar.
+                {error, _} -> ok
+            end,
+            acceptor(Kernel, Monitor);
         {'EXIT', Kernel, Reason} ->
             exit(Reason);
         {'EXIT', _, _} ->
@@ -149,10 +142,27 @@ acceptor(Kernel, Monitor) ->
             exit({shutdown, Reason})
     end.
 
+offer(Kernel, Ctrl, #{address := Ip, udp_port := UdpPort}) ->
+    Kernel ! {accept, self(), {Ctrl, {Ip, UdpPort}}, ?FAMILY, ?PROTOCOL},
+    receive
+        {Kernel, controller, Supervisor} ->
+            %% If the channel has ended meanwhile, the supervisor finds that out.
+            _ = quic_dist_plane:hand_over(Ctrl, Supervisor),
+            Supervisor ! {self(), controller};
+        {Kernel, unsupported_protocol} ->
+            exit(unsupported_protocol);
+        {'EXIT', Kernel, Reason} ->
+            exit(Reason)
+    end.
+
 %% @doc Starts the connection supervisor of an accepted channel, which answers the distribution
 %% handshake. Called by net_kernel.
 -spec accept_connection(
-    pid(), {term(), {inet:ip_address(), inet:port_number()}}, node(), [node()], timeout()
+    pid(),
+    {quic_dist_plane:ctrl(), {inet:ip_address(), inet:port_number()}},
+    node(),
+    [node()],
+    timeout()
 ) -> pid().
 accept_connection(Acceptor, {Ctrl, Address}, MyNode, Allowed, SetupTime) ->
     Kernel = self(),
@@ -161,7 +171,7 @@ accept_connection(Acceptor, {Ctrl, Address}, MyNode, Allowed, SetupTime) ->
             receive
                 {Acceptor, controller} ->
                     Timer = dist_util:start_timer(SetupTime),
-                    Hs = quic_dist_stdio:hs_data(Ctrl),
+                    Hs = quic_dist_plane:hs_data(Ctrl),
                     dist_util:handshake_other_started(Hs#hs_data{
                         kernel_pid = Kernel,
                         this_node = MyNode,
@@ -225,12 +235,9 @@ do_setup(Kernel, Node, Type, MyNode, LongOrShortNames, SetupTime) ->
     %% Our own bound is a little earlier, so that the reason is logged before the timer strikes.
     Deadline = erlang:monotonic_time(millisecond) + SetupTime * 9 div 10,
     case connect(Node, MyNode, LongOrShortNames, Deadline) of
-        {ok, #{address := Ip, udp_port := UdpPort} = Channel, Host} ->
+        {ok, Ctrl, Address} ->
             dist_util:reset_timer(Timer),
-            Address = #net_address{
-                address = {Ip, UdpPort}, host = Host, protocol = ?PROTOCOL, family = ?FAMILY
-            },
-            Hs = quic_dist_stdio:hs_data(quic_dist_stdio:open(Channel)),
+            Hs = quic_dist_plane:hs_data(Ctrl),
             dist_util:handshake_we_started(Hs#hs_data{
                 kernel_pid = Kernel,
                 other_node = Node,
@@ -263,6 +270,15 @@ dial(Node, MyNode, Targets, Host, Deadline) ->
         timeout => max(1, Deadline - erlang:monotonic_time(millisecond))
     },
     case quic_dist_port:dial(Parameters) of
-        {ok, Channel} -> {ok, Channel, Host};
+        {ok, Channel} -> open(Channel, Host);
         {error, {_, Text}} -> {error, Text}
+    end.
+
+open(#{address := Ip, udp_port := UdpPort} = Channel, Host) ->
+    Address = #net_address{
+        address = {Ip, UdpPort}, host = Host, protocol = ?PROTOCOL, family = ?FAMILY
+    },
+    case quic_dist_plane:open(Channel) of
+        {ok, Ctrl} -> {ok, Ctrl, Address};
+        {error, Reason} -> {error, io_lib:format("no way to the sidecar (~0tp)", [Reason])}
     end.

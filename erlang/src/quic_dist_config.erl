@@ -26,6 +26,7 @@
     listen_port => {inet:port_number(), inet:port_number()},
     nodes := #{node() => endpoint()},
     executable => binary(),
+    data_plane := auto | socket | stdio,
     log_level := error | warning | notice | info | debug
 }.
 %% The options that were given, checked, and the defaults of those that have one.
@@ -37,7 +38,7 @@
     {bad_option, Key :: term(), Value :: term(), source(), Accepted :: string()}
     | {bad_source, source(), Found :: string(), Accepted :: string()}.
 
--define(DEFAULTS, #{nodes => #{}, log_level => notice}).
+-define(DEFAULTS, #{nodes => #{}, data_plane => auto, log_level => notice}).
 
 %% @doc All options from all sources.
 -spec read() -> {ok, options()} | {error, error()}.
@@ -106,6 +107,11 @@ accept(nodes, Value) ->
         {ok, Table} -> {ok, Table};
         error -> {error, "a list of {Node, Host, UdpPort}"}
     end;
+accept(data_plane, Value) ->
+    case lists:member(Value, [auto, socket, stdio]) of
+        true -> {ok, Value};
+        false -> {error, "auto, socket or stdio"}
+    end;
 accept(log_level, Value) ->
     case lists:member(Value, [error, warning, notice, info, debug]) of
         true -> {ok, Value};
@@ -114,7 +120,7 @@ accept(log_level, Value) ->
 accept(_, _) ->
     {error,
         "one of certfile, keyfile, password, cacertfile, listen_address, listen_port, nodes, "
-        "executable, log_level"}.
+        "executable, data_plane, log_level"}.
 
 nonempty_text(Value, Accepted) ->
     case text(Value) of

@@ -15,41 +15,58 @@
 %% channel closed. The reverse holds too: when the sidecar dies every request is answered and every
 %% channel is told.
 %%
-%% Data does not pass through requests: {@link attach/3} names the processes of a channel; frames
+%% A channel on stdio is attached ({@link attach/3}) to the processes that move its data: frames
 %% from the sidecar are sent on to them as `{data, Payload}', `{credit, Bytes}' and `closed', and
-%% what they send they write to the port themselves.
+%% what they send they write to the port themselves. A channel with a socket is released ({@link
+%% release/1}) to it: who closes the socket closes the channel.
 -module(quic_dist_port).
 -behaviour(gen_statem).
 
 -export([start_link/0]).
--export([await/0, listen/1, close_listener/0, accept/0, resolve/2, dial/1, attach/3]).
+-export([await/0, listen/1, close_listener/0, accept/1, resolve/2, dial/1, attach/3, release/1]).
 -export([options/0, info/0]).
 -export([callback_mode/0, init/1, terminate/3, format_status/1]).
 -export([down/3, starting/3, configuring/3, up/3]).
--export_type([channel/0, reason/0]).
+-export_type([channel/0, listener/0, reason/0]).
+
+-type listener() :: #{
+    node := binary(),
+    address := binary(),
+    port_min := inet:port_number(),
+    port_max := inet:port_number(),
+    bound => {inet:ip_address(), inet:port_number()}
+}.
+%% What to listen at: an empty address means every address, ports 0 any port. `bound' is where the
+%% sidecar listens.
 
 -type channel() :: #{
     id := non_neg_integer(),
     port := port(),
-    credit := pos_integer(),
     address := inet:ip_address(),
-    udp_port := inet:port_number()
+    udp_port := inet:port_number(),
+    credit := non_neg_integer(),
+    socket => binary(),
+    token => binary()
 }.
-%% A channel: its number, the Erlang port to write its frames to, the bytes that may be
-%% written at first, and where the peer's sidecar is.
+%% A channel: its number, the Erlang port of its sidecar, where the peer's sidecar is, and the way
+%% its data takes: the bytes that may be written to the port at first; or the path of a
+%% socket and the token that opens it.
 
 -type reason() :: {Code :: atom(), Text :: string()}.
 %% Code is one of portproto/PROTOCOL.md, section 7, or `down': there is no sidecar.
 
 -record(request, {
-    %% The tag of the answer; a listener's parameters are kept for the next sidecar.
-    answer :: {listening, map()} | resolved | dialled,
+    %% The tag of the answer.
+    answer :: listening | resolved | dialled,
     from :: gen_statem:from() | abandoned,
-    monitor :: reference()
+    monitor :: reference(),
+    %% What was asked for: a listener's is kept for the next sidecar.
+    parameters :: map()
 }).
 
 -record(channel, {
-    monitor :: reference(),
+    %% Of the owner; none once the channel is a socket's.
+    monitor :: undefined | reference(),
     %% Where frames go, once attached: {input handler, output handler}.
     handlers :: undefined | {pid(), pid()}
 }).
@@ -65,7 +82,7 @@
     %% Sidecars that ended since the last that was up for ?STABLE, that one included.
     failures = 0 :: non_neg_integer(),
     up_since :: undefined | integer(),
-    listener :: undefined | #{atom() => term()},
+    listener :: undefined | listener(),
     acceptor :: undefined | {pid(), reference()},
     %% Accepted channels that no acceptor has been told of, newest first.
     waiting = [] :: [channel()],
@@ -106,28 +123,22 @@ start_link() ->
 await() ->
     call(await, ?LISTEN_TIMEOUT).
 
-%% @doc Listens, also in the next sidecar if this one dies. An empty address means every address,
-%% port 0 any port.
--spec listen(#{
-    node := binary(),
-    address := binary(),
-    port_min := inet:port_number(),
-    port_max := inet:port_number()
-}) ->
-    {ok, {inet:ip_address(), inet:port_number()}} | {error, reason()}.
-listen(Parameters) ->
-    call({listen, Parameters}, ?LISTEN_TIMEOUT).
+%% @doc Listens, also in the next sidecar if this one dies, and on the same port.
+-spec listen(listener()) -> {ok, listener()} | {error, reason()}.
+listen(Listener) ->
+    call({listen, Listener}, ?LISTEN_TIMEOUT).
 
 %% @doc Stops listening. Does not wait.
 -spec close_listener() -> ok.
 close_listener() ->
     gen_statem:cast(?MODULE, close_listener).
 
-%% @doc Makes the caller the acceptor: each channel that a peer opens comes as the message
-%% `{accepted, channel()}'.
--spec accept() -> ok.
-accept() ->
-    gen_statem:cast(?MODULE, {accept, self()}).
+%% @doc Makes the caller the acceptor of what {@link listen/1} returned: each channel that a peer
+%% opens comes as the message `{accepted, channel()}'. Acceptors outlive this process, and so
+%% bring the listener to its successor.
+-spec accept(listener()) -> ok.
+accept(Listener) ->
+    gen_statem:cast(?MODULE, {accept, self(), Listener}).
 
 %% @doc The addresses of a host name, as the sidecar's resolver has them.
 -spec resolve(string(), timeout()) -> {ok, [inet:ip_address()]} | {error, reason()}.
@@ -151,6 +162,11 @@ dial(#{timeout := Timeout} = Parameters) ->
 -spec attach(channel(), Input :: pid(), Output :: pid()) -> ok | {error, closed | reason()}.
 attach(#{id := Id, port := Port}, Input, Output) ->
     call({attach, Port, Id, Input, Output}, infinity).
+
+%% @doc Lets the socket own a channel, in place of a process.
+-spec release(channel()) -> ok | {error, reason()}.
+release(#{id := Id, port := Port}) ->
+    call({release, Port, Id}, infinity).
 
 %% @doc The options that are in use.
 -spec options() -> {ok, quic_dist_config:options()} | {error, reason()}.
@@ -304,21 +320,26 @@ configuring(info, {Port, {data, Body}}, #data{port = Port} = Data) ->
         {control, error, #{id := 0, code := Code, text := Text}} ->
             fail(text("~ts (~w)", [Text, Code]), Data);
         Frame ->
-            received(Frame, Data)
+            handle_frame(Frame, Data)
     end;
 configuring(state_timeout, configure, Data) ->
-    fail("quicdistd did not take its configuration in time", Data);
+    fail(
+        text("~ts did not take its configuration within ~w ms: it hangs, and is replaced", [
+            Data#data.executable, ?HELLO_TIMEOUT
+        ]),
+        Data
+    );
 configuring(Type, Event, Data) ->
     handle_common(Type, Event, configuring, Data).
 
 %% @private The sidecar serves.
 -spec up(gen_statem:event_type(), term(), #data{}) -> gen_statem:event_handler_result(atom()).
 up(info, {Port, {data, Body}}, #data{port = Port} = Data) ->
-    received(quic_dist_proto:decode(Body), Data);
+    handle_frame(quic_dist_proto:decode(Body), Data);
 up({call, From}, await, _) ->
     {keep_state_and_data, [{reply, From, ok}]};
 up({call, From}, {listen, Parameters}, Data) ->
-    {keep_state, request(listen, Parameters, {listening, Parameters}, From, Data)};
+    {keep_state, request(listen, Parameters, listening, From, Data)};
 up({call, From}, {resolve, Parameters}, Data) ->
     {keep_state, request(resolve, Parameters, resolved, From, Data)};
 up({call, From}, {dial, Parameters}, Data) ->
@@ -343,6 +364,16 @@ handle_common({call, From}, {attach, Port, Id, Input, Output}, _, Data) ->
         _ ->
             {keep_state_and_data, [{reply, From, {error, closed}}]}
     end;
+handle_common({call, From}, {release, Port, Id}, _, Data0) ->
+    case Data0 of
+        #data{port = Port, channels = #{Id := #channel{monitor = Monitor} = Channel}} ->
+            Data = demonitor_ref(Monitor, Data0),
+            Channels = (Data#data.channels)#{Id := Channel#channel{monitor = undefined}},
+            {keep_state, Data#data{channels = Channels}, [{reply, From, ok}]};
+        _ ->
+            %% It has ended meanwhile, and the socket shows it.
+            {keep_state_and_data, [{reply, From, ok}]}
+    end;
 handle_common({call, From}, options, _, #data{config = Config}) ->
     Reply =
         case Config of
@@ -362,9 +393,17 @@ handle_common(cast, close_listener, State, #data{listener = Listener} = Data0) -
         _ ->
             {keep_state, Data}
     end;
-handle_common(cast, {accept, Pid}, _, #data{waiting = Waiting} = Data0) ->
-    Data = Data0#data{acceptor = {Pid, monitor(process, Pid)}, waiting = []},
-    {keep_state, lists:foldr(fun hand_over/2, Data, Waiting)};
+handle_common(cast, {accept, Pid, Listener}, State, #data{waiting = Waiting} = Data0) ->
+    Data1 = Data0#data{acceptor = {Pid, monitor(process, Pid)}, waiting = []},
+    Data = lists:foldr(fun hand_over/2, Data1, Waiting),
+    case {Data#data.listener, State} of
+        {undefined, up} ->
+            send_listen(Data#data{listener = Listener});
+        {undefined, _} ->
+            {keep_state, Data#data{listener = Listener}};
+        _ ->
+            {keep_state, Data}
+    end;
 handle_common(info, {Port, {exit_status, Status}}, State, #data{port = Port} = Data) ->
     #data{os_pid = OsPid, channels = Channels} = Data,
     fail(
@@ -450,7 +489,8 @@ open(File, Data0) ->
     end.
 
 configure(#data{config = {ok, Options}, reset_key = ResetKey} = Data) ->
-    Fields = maps:with([certfile, keyfile, password, cacertfile, log_level], Options),
+    Given = [certfile, keyfile, password, cacertfile, log_level, data_plane],
+    Fields = maps:with(Given, Options),
     send(Data, configure, Fields#{
         id => 0,
         reset_key => ResetKey,
@@ -462,7 +502,10 @@ configure(#data{config = {ok, Options}, reset_key = ResetKey} = Data) ->
 
 restore_listener(#data{listener = undefined} = Data) ->
     enter_up(Data);
-restore_listener(#data{listener = Listener} = Data) ->
+restore_listener(Data) ->
+    send_listen(Data).
+
+send_listen(#data{listener = Listener} = Data) ->
     send(Data, listen, (maps:remove(bound, Listener))#{id => 0}),
     {keep_state, Data}.
 
@@ -565,7 +608,9 @@ try_close(Port) ->
 request(Tag, Parameters, Answer, {Pid, _} = From, #data{next_id = Id} = Data) ->
     send(Data, Tag, Parameters#{id => Id}),
     Monitor = monitor(process, Pid),
-    Request = #request{answer = Answer, from = From, monitor = Monitor},
+    Request = #request{
+        answer = Answer, from = From, monitor = Monitor, parameters = Parameters
+    },
     Data#data{
         next_id = Id + 1,
         requests = (Data#data.requests)#{Id => Request},
@@ -585,6 +630,13 @@ try_command(Port, Frame, Options) ->
     end.
 
 %% Frames from the sidecar
+
+handle_frame(Frame, Data) ->
+    try
+        received(Frame, Data)
+    catch
+        throw:not_an_address -> broken(Frame, Data)
+    end.
 
 received({data, Id, Payload}, #data{channels = Channels}) ->
     case Channels of
@@ -616,62 +668,76 @@ received({control, accepted, #{channel := Id} = Fields}, Data0) ->
 received({control, log, #{level := Level, what := What, facts := Facts}}, _) ->
     quic_dist_log:log(Level, What, Facts),
     keep_state_and_data;
-received({control, _, #{id := Id} = Fields}, #data{requests = Requests} = Data0) when
+received({control, Tag, #{id := Id} = Fields} = Frame, #data{requests = Requests} = Data0) when
     is_map_key(Id, Requests)
 ->
     {Request, Rest} = maps:take(Id, Requests),
     Data = demonitor_ref(Request#request.monitor, Data0#data{requests = Rest}),
-    answer(Request, Fields, Data);
-received({control, ok, _}, _) ->
-    %% close_listener, for which nobody waits.
+    case {Tag, Request} of
+        {error, #request{from = From}} ->
+            #{code := Code, text := Text} = Fields,
+            answer(From, {error, {Code, unicode:characters_to_list(Text)}}, Data);
+        {Answer, #request{answer = Answer}} ->
+            answered(Request, Fields, Data);
+        _ ->
+            broken(Frame, Data0)
+    end;
+received({control, Tag, #{id := Id}}, _) when Id =:= 0, Tag =:= listening; Tag =:= ok ->
+    %% The listener is there again; or it is closed. Nobody waits for that.
     keep_state_and_data;
 received(Frame, Data) ->
+    broken(Frame, Data).
+
+broken(Frame, Data) ->
+    Found =
+        case Frame of
+            {error, Kind, Words} -> [atom_to_binary(Kind), ": ", Words];
+            _ -> ["an unexpected ", quic_dist_proto:format(Frame)]
+        end,
     fail(
-        text("quicdistd broke the control protocol with ~0tp; it is replaced", [refusal(Frame)]),
+        text("quicdistd broke the control protocol (~ts) and is replaced: ~ts", [
+            Found, "if that goes on, install library and executable from one release"
+        ]),
         Data
     ).
 
-refusal({error, Kind, Text}) -> {Kind, Text};
-refusal(Frame) -> quic_dist_proto:format(Frame).
+answer(abandoned, _, Data) ->
+    {keep_state, Data};
+answer(From, Reply, Data) ->
+    {keep_state, Data, [{reply, From, Reply}]}.
 
-answer(#request{from = abandoned}, #{channel := Id}, Data) ->
+answered(#request{from = From, answer = listening, parameters = Listener0}, Fields, Data) ->
+    #{address := Address, port := UdpPort} = Fields,
+    %% The next sidecar listens on the very port that peers know.
+    Listener = Listener0#{
+        port_min := UdpPort, port_max := UdpPort, bound => {parse_address(Address), UdpPort}
+    },
+    answer(From, {ok, Listener}, Data#data{listener = Listener});
+answered(#request{from = From, answer = resolved}, #{addresses := Texts}, Data) ->
+    answer(From, {ok, [parse_address(Text) || Text <- Texts]}, Data);
+answered(#request{from = abandoned, answer = dialled}, #{channel := Id}, Data) ->
     send(Data, close, #{channel => Id}),
     {keep_state, Data};
-answer(#request{from = abandoned}, _, Data) ->
-    {keep_state, Data};
-answer(#request{from = From}, #{code := Code, text := Text}, Data) ->
-    Reason = {Code, unicode:characters_to_list(Text)},
-    {keep_state, Data, [{reply, From, {error, Reason}}]};
-answer(
-    #request{from = From, answer = {listening, Parameters}},
-    #{address := Address, port := UdpPort},
-    Data
-) ->
-    Bound = {parse_address(Address), UdpPort},
-    %% The next sidecar listens on the very port that peers know.
-    Listener = Parameters#{port_min := UdpPort, port_max := UdpPort, bound => Bound},
-    {keep_state, Data#data{listener = Listener}, [{reply, From, {ok, Bound}}]};
-answer(#request{from = From, answer = resolved}, #{addresses := Texts}, Data) ->
-    Addresses = [parse_address(Text) || Text <- Texts],
-    {keep_state, Data, [{reply, From, {ok, Addresses}}]};
-answer(#request{from = {Pid, _} = From, answer = dialled}, #{channel := _} = Fields, Data) ->
+answered(#request{from = {Pid, _} = From, answer = dialled}, Fields, Data) ->
     Channel = channel(Fields, Data),
-    {keep_state, own(Channel, Pid, Data), [{reply, From, {ok, Channel}}]}.
+    answer(From, {ok, Channel}, own(Channel, Pid, Data)).
 
-channel(#{channel := Id, address := Address, port := UdpPort, credit := Credit}, Data) ->
-    #{
+channel(#{channel := Id, address := Address, port := UdpPort} = Fields, Data) ->
+    Path = maps:with([credit, socket, token], Fields),
+    Path#{
         id => Id,
         port => Data#data.port,
-        credit => Credit,
         address => parse_address(Address),
         udp_port => UdpPort
     }.
 
 %% An IPv6 address may come with a zone, which an ip_address() has no room for.
 parse_address(Text) ->
-    [Address0 | _] = binary:split(Text, <<"%">>),
-    {ok, Address} = inet:parse_strict_address(binary_to_list(Address0)),
-    Address.
+    [Address | _] = binary:split(Text, <<"%">>),
+    case inet:parse_strict_address(binary_to_list(Address)) of
+        {ok, Ip} -> Ip;
+        {error, einval} -> throw(not_an_address)
+    end.
 
 %% Channels
 
@@ -728,6 +794,8 @@ process_down(Monitor, #data{monitors = Monitors0} = Data0) ->
             Data0
     end.
 
+demonitor_ref(undefined, Data) ->
+    Data;
 demonitor_ref(Monitor, #data{monitors = Monitors} = Data) ->
     demonitor(Monitor, [flush]),
     Data#data{monitors = maps:remove(Monitor, Monitors)}.

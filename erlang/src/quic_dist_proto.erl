@@ -296,6 +296,7 @@ format(Tag, Fields) ->
 
 format_field(password, _Secret) -> "***";
 format_field(reset_key, _Secret) -> "***";
+format_field(token, _Secret) -> "***";
 format_field(_Name, Value) -> format_value(Value).
 
 format_value(N) when is_integer(N) -> integer_to_binary(N);
@@ -354,6 +355,7 @@ messages(vm) ->
         {configure, [
             {cacertfile, {optional, text}},
             {certfile, {optional, text}},
+            {data_plane, {optional, {atom, [auto, socket, stdio]}}},
             {hello_timeout, u32},
             {id, u32},
             {idle_timeout, u32},
@@ -384,8 +386,24 @@ messages(sidecar) ->
         {error, [{code, error_code()}, {id, u32}, {text, text}]},
         {listening, [{address, text}, {id, u32}, {port, u16}]},
         {resolved, [{addresses, {list, text, 1, 64}}, {id, u32}]},
-        {dialled, [{address, text}, {channel, u32}, {credit, u32}, {id, u32}, {port, u16}]},
-        {accepted, [{address, text}, {channel, u32}, {credit, u32}, {node, text}, {port, u16}]},
+        {dialled, [
+            {address, text},
+            {channel, u32},
+            {credit, u32},
+            {id, u32},
+            {port, u16},
+            {socket, {optional, text}},
+            {token, {optional, bytes}}
+        ]},
+        {accepted, [
+            {address, text},
+            {channel, u32},
+            {credit, u32},
+            {node, text},
+            {port, u16},
+            {socket, {optional, text}},
+            {token, {optional, bytes}}
+        ]},
         {closed, [{channel, u32}, {reason, close_reason()}, {text, text}]},
         {log, [{facts, {list, {tuple, [text, text]}, 0, 32}}, {level, log_level()}, {what, text}]}
     ].

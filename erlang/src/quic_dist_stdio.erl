@@ -14,6 +14,7 @@
 %% from the emulator, whose own queue then fills up and suspends senders (`busy_dist_port').
 %% Inwards: the input handler grants credit for what it has given to the emulator.
 -module(quic_dist_stdio).
+-behaviour(quic_dist_plane).
 
 -export([open/1, hand_over/2, hs_data/1]).
 
@@ -56,27 +57,28 @@
 %% The output handler gathers this much before it writes.
 -define(BATCH, 16#10000).
 
-%% @doc Opens the data plane of a channel. The caller owns it until {@link hand_over/2}.
--spec open(quic_dist_port:channel()) -> #ctrl{}.
+%% @private When it returns the output handler owns the channel, so that nothing can be written after
+%% the channel's close.
+-spec open(quic_dist_port:channel()) -> {ok, #ctrl{}} | {error, term()}.
 open(Channel) ->
     Caller = self(),
     Options = [link, {priority, max}, {message_queue_data, off_heap}, {fullsweep_after, 0}],
     Output = spawn_opt(fun() -> output_init(Channel, Caller, Options) end, Options),
     Monitor = monitor(process, Output),
     receive
-        {Output, input, Input} ->
+        {Output, attached, Input} ->
             demonitor(Monitor, [flush]),
-            #ctrl{output = Output, input = Input};
+            {ok, #ctrl{output = Output, input = Input}};
         {'DOWN', Monitor, process, Output, Reason} ->
-            exit(Reason)
+            {error, Reason}
     end.
 
-%% @doc Makes the connection supervisor the owner, in place of the caller.
+%% @private
 -spec hand_over(#ctrl{}, pid()) -> ok | {error, closed}.
 hand_over(#ctrl{output = Output}, Supervisor) ->
     call(Output, {hand_over, Supervisor}).
 
-%% @doc The part of the handshake record that the data plane decides.
+%% @private
 -spec hs_data(#ctrl{}) -> #hs_data{}.
 hs_data(#ctrl{} = Ctrl) ->
     #hs_data{
@@ -112,8 +114,7 @@ reply(Ref, Reply) ->
 
 output_init(#{port := Port, id := Id, credit := Credit} = Channel, Caller, Options) ->
     Output = self(),
-    Input = spawn_opt(fun() -> input_init(Channel, Output) end, Options),
-    Caller ! {Output, input, Input},
+    Input = spawn_opt(fun() -> input_init(Channel, Output, Caller) end, Options),
     Out = #out{port = Port, header = quic_dist_proto:data_header(Id), credit = Credit},
     output_handshake(Out, Caller, Input).
 
@@ -243,10 +244,11 @@ add_credit(Bytes, #out{credit = Credit} = Out) ->
 
 %% The input handler
 
-input_init(#{port := Port, id := Id} = Channel, Output) ->
+input_init(#{port := Port, id := Id} = Channel, Output, Caller) ->
     Owner = monitor(process, quic_dist_port),
     case quic_dist_port:attach(Channel, self(), Output) of
         ok ->
+            Caller ! {Output, attached, self()},
             command(Port, quic_dist_proto:credit(Id, ?WINDOW)),
             input_handshake(#in{port = Port, id = Id, owner = Owner}, []);
         {error, _} ->

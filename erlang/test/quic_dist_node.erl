@@ -11,7 +11,7 @@
 -module(quic_dist_node).
 
 -export([start/1, stop/1, stop_all/0, end_run/0]).
--export([call/2, call/4, call/5, cast/4, tell/2, connect/2, default_name_args/1]).
+-export([call/2, call/3, call/4, cast/2, cast/4, tell/2, connect/2, default_name_args/1]).
 -export([run/2, open/2, enter/2, expect/3, finish/2, output/1]).
 -export([scale/1, wait_until/2, wait_until/3, settled/3, flush/0]).
 -export([info/1, sidecar/1, alive/1, signal/2, os_processes/0, sidecars/0]).
@@ -84,7 +84,8 @@
 %% Starting and ending
 
 %% @doc Starts a node and waits until it has booted. If it does not, exits with
-%% `{boot_failed, Reason}' or `timeout'. The node lives until stop/1 or stop_all/0, also beyond the process that started it.
+%% `{boot_failed, Reason}' or `timeout'. The node lives until stop/1 or stop_all/0, also beyond the
+%% process that started it.
 -spec start(start_options()) -> t().
 start(Options) ->
     Carrier = maps:get(carrier, Options, quic),
@@ -94,7 +95,7 @@ start(Options) ->
         exec => erl(),
         connection => maps:get(connection, Options, standard_io),
         wait_boot => maps:get(wait_boot, Options, scale(30000)),
-        env => [{?MARK, mark()}, {"ERL_CRASH_DUMP_BYTES", "0"} | maps:get(env, Options, [])],
+        env => environment_of(Options),
         args => lists:append([
             emulator_args(),
             ["-setcookie", atom_to_list(maps:get(cookie, Options, cookie()))],
@@ -120,6 +121,15 @@ start(Options) ->
     Started.
 
 node_of(Peer) -> peer:call(Peer, erlang, node, [], scale(15000)).
+
+%% The epmd is our own: a run neither meets others' names nor leaves its epmd behind.
+environment_of(Options) ->
+    [
+        {?MARK, mark()},
+        {"ERL_EPMD_PORT", integer_to_list(registry(epmd_port))},
+        {"ERL_CRASH_DUMP_BYTES", "0"}
+        | maps:get(env, Options, [])
+    ].
 
 %% Two schedulers that do not spin: others use this machine too.
 emulator_args() ->
@@ -209,18 +219,24 @@ kill_unless_gone(OsPids) ->
 %% Talking to nodes
 
 %% @doc Runs a fun on the node. Its module has to be on the node's code path, as all modules
-%% beside this one are.
+%% beside this one are. Exceptions come through. Takes at most 30 seconds (before scaling).
 -spec call(t(), fun(() -> Result)) -> Result.
-call(Node, Fun) -> call(Node, erlang, apply, [Fun, []]).
+call(Node, Fun) -> call(Node, Fun, 30000).
 
-%% @doc Calls a function on the node. Exceptions come through.
+%% @doc call/2 with another bound, in ms before scaling.
+-spec call(t(), fun(() -> Result), timeout()) -> Result.
+call(#{peer := Peer}, Fun, Timeout) ->
+    peer:call(Peer, erlang, apply, [Fun, []], scale(Timeout)).
+
+%% @doc Calls a function on the node, as call/2.
 -spec call(t(), module(), atom(), [term()]) -> term().
-call(Node, M, F, A) -> call(Node, M, F, A, scale(30000)).
+call(#{peer := Peer}, M, F, A) -> peer:call(Peer, M, F, A, scale(30000)).
 
--spec call(t(), module(), atom(), [term()], timeout()) -> term().
-call(#{peer := Peer}, M, F, A, Timeout) -> peer:call(Peer, M, F, A, Timeout).
+%% @doc Starts a fun on the node and does not wait for it. If it fails nobody is told.
+-spec cast(t(), fun(() -> term())) -> ok.
+cast(Node, Fun) -> cast(Node, erlang, apply, [Fun, []]).
 
-%% @doc Starts a call and forgets it.
+%% @doc Starts a call and does not wait for it.
 -spec cast(t(), module(), atom(), [term()]) -> ok.
 cast(#{peer := Peer}, M, F, A) -> peer:cast(Peer, M, F, A).
 
@@ -258,7 +274,7 @@ open(Args, Options) ->
         {spawn_executable, maps:get(exec, Options, erl())},
         [
             {args, Args},
-            {env, [{?MARK, mark()}, {"ERL_CRASH_DUMP_BYTES", "0"} | maps:get(env, Options, [])]},
+            {env, environment_of(Options)},
             {cd, maps:get(cd, Options, dir())},
             exit_status,
             stderr_to_stdout,
@@ -521,7 +537,7 @@ log(#{log_file := File, os_pid := OsPid} = Node) ->
 
 filesync(Node) ->
     try
-        call(Node, logger_std_h, filesync, [default], 5000)
+        call(Node, fun() -> logger_std_h:filesync(default) end, 5000)
     catch
         _:_ -> unreachable
     end.
@@ -679,7 +695,8 @@ registry_init(Caller) ->
     Mark = os:getpid() ++ "." ++ integer_to_list(erlang:system_time(millisecond), 36),
     %% Ports below the range for ephemeral ports (32768 on Linux), from a place that depends on us.
     First = 20000 + (erlang:phash2(Mark) rem 10000),
-    registry_loop(#{nodes => [], number => 1, port => First, mark => Mark}).
+    Epmd = next_free(First),
+    registry_loop(#{nodes => [], number => 1, port => next(Epmd), epmd_port => Epmd, mark => Mark}).
 
 registry_loop(#{nodes := Nodes, number := Number, port := Port, mark := Mark} = State0) ->
     receive
@@ -691,6 +708,7 @@ registry_loop(#{nodes := Nodes, number := Number, port := Port, mark := Mark} = 
                     nodes -> {Nodes, State0};
                     number -> {Number, State0#{number := Number + 1}};
                     mark -> {Mark, State0};
+                    epmd_port -> {maps:get(epmd_port, State0), State0};
                     port ->
                         Free = next_free(Port),
                         {Free, State0#{port := next(Free)}}

@@ -10,9 +10,9 @@ vectors_test_() ->
     [?_assert(length(Stanzas) > 20)
      | [{maps:get(<<"name">>, Stanza), fun() -> vector(Stanza) end} || Stanza <- Stanzas]].
 
-vector(#{<<"from">> := From0, <<"bytes">> := Hex} = Stanza) ->
+vector(#{<<"from">> := From0, <<"bytes">> := Groups} = Stanza) ->
     From = binary_to_existing_atom(From0),
-    Bytes = binary:decode_hex(Hex),
+    <<Size:32, Bytes:Size/binary>> = bytes(Groups),
     Decoded = quic_dist_proto:decode(From, Bytes),
     case Stanza of
         #{<<"error">> := Kind} ->
@@ -38,9 +38,19 @@ beginnings(Bytes) ->
 encode({data, Channel, Payload}) ->
     <<(quic_dist_proto:data_header(Channel))/binary, Payload/binary>>;
 encode({credit, Channel, Bytes}) ->
-    iolist_to_binary(quic_dist_proto:credit(Channel, Bytes));
+    quic_dist_proto:credit(Channel, Bytes);
 encode({control, Tag, Fields}) ->
     iolist_to_binary(quic_dist_proto:control(Tag, Fields)).
+
+%% Groups of hexadecimal digits; GROUP*N stands for N times the group.
+bytes(Groups) ->
+    iolist_to_binary([
+        case binary:split(Group, <<"*">>) of
+            [Hex] -> binary:decode_hex(Hex);
+            [Hex, Times] -> binary:copy(binary:decode_hex(Hex), binary_to_integer(Times))
+        end
+     || Group <- binary:split(Groups, <<" ">>, [global])
+    ]).
 
 %% The stanzas of a vector file: `key: value' lines, blank lines between, `#' comments.
 stanzas(Text) ->

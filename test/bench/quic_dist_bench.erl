@@ -1,7 +1,7 @@
 %% @doc Measures carriers side by side on loopback: two nodes for each carrier, round after round A B C
 %% A B C, medians. Bytes and messages are counted at the receiver.
 %%
-%% `make bench' runs it; `ONLY="100 64k"' selects measures, `CARRIERS="inet_tls quic"' carriers and
+%% `make bench' runs it; `ONLY="100 64k"' selects measures, `CARRIERS="inet_tls quic/stdio"' carriers and
 %% `ROUNDS=3' the number of rounds.
 -module(quic_dist_bench).
 
@@ -14,7 +14,7 @@
 %% @doc `Dir' is a scratch folder for certificates; carriers, measures and rounds are words.
 -spec main([string()]) -> no_return().
 main([Dir, Carriers0, Only0, Rounds0]) ->
-    Carriers = words(Carriers0, ["inet_tcp", "inet_tls", "quic"]),
+    Carriers = words(Carriers0, ["inet_tcp", "inet_tls", "quic/socket", "quic/stdio"]),
     Measures = [M || {Name, _, _} = M <- measures(), selected(Name, words(Only0, []))],
     Rounds = list_to_integer(Rounds0),
     Optfile = certificates(Dir),
@@ -65,10 +65,14 @@ start(Carrier, Optfile, Prefix) ->
         connection => standard_io,
         wait_boot => 30000,
         args =>
-            ["-proto_dist", Carrier, "-setcookie", "bench", "-pa" | code_paths()] ++
-                ["-ssl_dist_optfile", Optfile, "-kernel", "logger_level", "error"]
+            carrier(Carrier, Optfile) ++ ["-setcookie", "bench", "-pa" | code_paths()] ++
+                ["-kernel", "logger_level", "error"]
     }),
     {Peer, Node}.
+
+carrier("quic/" ++ Plane, _) -> ["-proto_dist", "quic", "-quic_dist", "data_plane", Plane];
+carrier("inet_tls", Optfile) -> ["-proto_dist", "inet_tls", "-ssl_dist_optfile", Optfile];
+carrier(Carrier, _) -> ["-proto_dist", Carrier].
 
 code_paths() ->
     [filename:dirname(code:which(M)) || M <- [?MODULE, quic_dist]].

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"sync"
+	"time"
+
+	"quic_dist/portproto"
+	"quic_dist/streams"
+)
+
+const (
+	// window is the credit that the VM gets at first, and what the sidecar holds of one channel at most, but for one frame:
+	// enough that the VM fills one half while QUIC takes the other.
+	window = 1 << 20
+
+	// grant is the least that is worth a credit frame.
+	grant = window / 4
+
+	// writeSize is how much is handed to the QUIC stream at a time; after each the VM gets its credit back.
+	writeSize = 128 << 10
+
+	// readSize is what one data frame to the VM holds at most. A buffer of this size belongs to each channel.
+	readSize = 128 << 10
+
+	// idleSize is the largest buffer that a quiet channel keeps.
+	idleSize = 64 << 10
+)
+
+// A stdioChannel moves one distribution connection's data between data frames and a QUIC connection. Two goroutines do it:
+// transmit, towards the peer, and receive, towards the VM. Both end when the QUIC connection does, and that ends in every
+// case: the peer closes it, the path breaks, or the time to linger after finish is over.
+type stdioChannel struct {
+	lingering
+	id   uint32
+	conn *streams.Channel
+	w    *portproto.Writer
+
+	mu   sync.Mutex
+	wake sync.Cond // for any change below
+
+	pending   []byte // from the VM, not yet taken by transmit
+	spare     []byte // transmit's other buffer
+	vmCredit  int64  // what the VM may still send; negative by at most one frame
+	ownCredit int64  // what we may send to the VM; likewise
+	closing   bool   // the VM has closed it, or has died: nothing more from it, nothing more to it
+	ended     bool   // the QUIC connection has ended
+}
+
+func newStdioChannel(id uint32, conn *streams.Channel, w *portproto.Writer) *stdioChannel {
+	c := &stdioChannel{id: id, conn: conn, w: w, vmCredit: window}
+	c.expire = func() { _ = conn.Close(streams.CloseNone, "") }
+	c.wake.L = &c.mu
+	return c
+}
+
+// Run moves data until the QUIC connection has ended, calls forget, and writes the channel's closed event.
+func (c *stdioChannel) Run(forget func()) {
+	var transmit sync.WaitGroup
+	transmit.Go(c.transmit)
+	err := c.receive()
+
+	endConn(c.conn, err)
+	local := c.stop()
+	c.mu.Lock()
+	c.ended = true
+	c.wake.Broadcast()
+	c.mu.Unlock()
+	transmit.Wait()
+	forget()
+	_ = c.w.Write(closedEvent(c.id, err, local)) // a VM that is gone needs no telling
+}
+
+// send takes the payload of a data frame from the VM. It never blocks. It reports whether the VM had the credit.
+func (c *stdioChannel) send(payload []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing || c.ended {
+		return true // it crosses the VM's close, or our closed event
+	}
+	if c.vmCredit <= 0 {
+		return false
+	}
+	c.vmCredit -= int64(len(payload))
+	c.pending = append(c.pending, payload...)
+	c.wake.Broadcast()
+	return true
+}
+
+// credit takes a credit frame from the VM. It reports whether the sum is within the limit.
+func (c *stdioChannel) credit(n uint32) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ownCredit += int64(n)
+	c.wake.Broadcast()
+	return c.ownCredit <= portproto.MaxCredit
+}
+
+func (c *stdioChannel) finish(linger time.Duration) {
+	c.mu.Lock()
+	c.closing = true
+	c.wake.Broadcast()
+	c.mu.Unlock()
+	c.lingering.finish(linger)
+}
+
+// transmit owns the QUIC stream's sending side. It ends when the connection has, or when after finish all is written.
+func (c *stdioChannel) transmit() {
+	var owed int
+	for {
+		data := c.take()
+		if len(data) == 0 {
+			_ = c.conn.CloseWrite() // after finish; the peer confirms by closing. Else there is no connection to close.
+			return
+		}
+		for len(data) > 0 {
+			n := min(len(data), writeSize)
+			if _, err := c.conn.Write(data[:n]); err != nil {
+				return // receive sees the same end, and why
+			}
+			data = data[n:]
+			if owed += n; owed >= grant {
+				c.grant(owed)
+				owed = 0
+			}
+		}
+	}
+}
+
+// take waits for data from the VM and returns it, until the next call; or none, if there will be none.
+func (c *stdioChannel) take() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.pending) == 0 && !c.closing && !c.ended {
+		c.wake.Wait()
+	}
+	data := c.pending
+	c.pending, c.spare = c.spare[:0], data
+	if cap(c.pending) > idleSize && len(data) < cap(c.pending)/8 {
+		c.pending = nil // the channel has gone quiet; it is not to keep the buffer of its busiest time
+	}
+	return data
+}
+
+// grant gives the VM credit for what the QUIC stream has taken.
+func (c *stdioChannel) grant(n int) {
+	c.mu.Lock()
+	c.vmCredit += int64(n)
+	closing := c.closing
+	c.mu.Unlock()
+	if !closing {
+		_ = c.w.Write(&portproto.Credit{Channel: c.id, Bytes: uint32(n)})
+	}
+}
+
+// receive owns the QUIC stream's receiving side: it hands frames to the VM as its credit allows, and returns why there will
+// be no more. After finish it goes on reading, to see the peer's end, and drops what it reads.
+func (c *stdioChannel) receive() error {
+	c.awaitCredit() // until then, no buffer: an accepted channel proves itself to the VM first
+	buf := make([]byte, portproto.DataHeaderLen+readSize)
+	for {
+		n, err := c.conn.Frames(buf[portproto.DataHeaderLen:])
+		if n > 0 {
+			c.deliver(buf[:portproto.DataHeaderLen+n])
+		}
+		if err != nil {
+			return err
+		}
+		c.awaitCredit()
+	}
+}
+
+// awaitCredit blocks until something may be sent to the VM or the channel is closing. A connection that ends does not wake
+// it: what has arrived before is to be delivered first.
+func (c *stdioChannel) awaitCredit() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.ownCredit <= 0 && !c.closing {
+		c.wake.Wait()
+	}
+}
+
+// deliver sends a data frame, whose payload is in place, to the VM, unless the VM has closed the channel.
+func (c *stdioChannel) deliver(frame []byte) {
+	n := len(frame) - portproto.DataHeaderLen
+	c.mu.Lock()
+	c.ownCredit -= int64(n)
+	closing := c.closing
+	c.mu.Unlock()
+	if !closing {
+		portproto.PutDataHeader(frame, c.id, n)
+		_ = c.w.WriteRaw(frame)
+	}
+}

@@ -1,0 +1,1128 @@
+%% @doc What breaks, and what a node makes of it: processes that die or stop, executables, files and
+%% peers that are not what they should be, and garbage between the VM and its sidecar.
+%%
+%% After each case nothing is left of its nodes: no operating system process, no file in the folder
+%% for temporary files, no UDP socket (a socket is its process's). The fakes of test/fakes and
+%% certificates of every kind are made by init_per_suite in the folder that QUIC_DIST_TEST_FIXTURES
+%% names, default _build/test-fixtures, with go and openssl; where these are missing, what an earlier
+%% run has left there is used.
+-module(quic_dist_faults_SUITE).
+
+-export([all/0, groups/0, suite/0]).
+-export([init_per_suite/1, end_per_suite/1, init_per_group/2, end_per_group/2]).
+-export([init_per_testcase/2, end_per_testcase/2]).
+-export([
+    beam_killed/1,
+    sidecar_killed/1,
+    sidecar_killed_and_reconnected/1,
+    ten_sidecar_kills/1,
+    sidecar_stopped/1,
+    sidecar_stopped_under_load/1,
+    distribution_stopped/1,
+    simultaneous_connects_while_sidecars_die/1,
+    stopped_receiver/1
+]).
+-export([
+    no_executable/1,
+    not_an_executable/1,
+    executable_for_another_processor/1,
+    executable_of_another_version/1,
+    executable_that_ends/1,
+    executable_of_another_protocol/1,
+    executable_without_hello/1,
+    executable_that_is_silent/1,
+    executable_that_says_text/1,
+    executable_that_takes_no_configuration/1,
+    udp_port_in_use/1,
+    bad_certificates/1,
+    bad_options/1,
+    repaired_without_restart/1,
+    hello_cut_at_every_byte/1,
+    garbage_from_sidecar/1
+]).
+-export([
+    unknown_host/1,
+    nobody_listens/1,
+    silent_peer/1,
+    talking_peer/1,
+    echoing_peer/1,
+    peer_of_another_protocol/1,
+    peer_of_another_wire_version/1,
+    names_that_do_not_fit/1
+]).
+-export([
+    keys_of_every_kind/1,
+    strangers/1
+]).
+
+-include_lib("common_test/include/ct.hrl").
+-include_lib("stdlib/include/assert.hrl").
+
+-import(quic_dist_node, [
+    alive/1, call/2, call/3, call/4, connect/2, log/1, log_lines/2, scale/1, sidecar/1, signal/2, tell/2,
+    wait_log/3, wait_until/3
+]).
+
+-define(NODES, ?MODULE).
+-define(CASE, "QUIC_DIST_TEST_CASE").
+-define(MB, 1048576).
+
+%% Of the dialling nodes, in seconds and in milliseconds: kernel's own default is 7.
+-define(SETUP_TIME, 2).
+-define(PANG, 2000).
+
+%% PROTOCOL.md and quic_dist_port: what a sidecar has for its hello.
+-define(HELLO_TIMEOUT, 5000).
+
+suite() ->
+    [{timetrap, scale(90000)}].
+
+all() ->
+    [{group, Plane} || Plane <- planes()] ++ [{group, boot}, {group, dial}, {group, tls}].
+
+%% The two ways of a channel's data from the VM to its sidecar.
+planes() ->
+    [default].
+
+groups() ->
+    [{Plane, [], life() ++ [{group, slow}]} || Plane <- planes()] ++
+        [
+            %% They mostly wait, and may do it together.
+            {slow, [parallel], [ten_sidecar_kills, sidecar_stopped, sidecar_stopped_under_load]},
+            {boot, [], [
+                no_executable,
+                not_an_executable,
+                executable_for_another_processor,
+                executable_of_another_version,
+                executable_that_ends,
+                executable_of_another_protocol,
+                executable_without_hello,
+                udp_port_in_use,
+                bad_certificates,
+                bad_options,
+                repaired_without_restart,
+                hello_cut_at_every_byte,
+                garbage_from_sidecar,
+                {group, silence}
+            ]},
+            {silence, [parallel], [
+                executable_that_is_silent,
+                executable_that_says_text,
+                executable_that_takes_no_configuration
+            ]},
+            {dial, [], [
+                unknown_host,
+                nobody_listens,
+                silent_peer,
+                talking_peer,
+                echoing_peer,
+                peer_of_another_protocol,
+                peer_of_another_wire_version,
+                names_that_do_not_fit
+            ]},
+            {tls, [], [keys_of_every_kind, strangers]}
+        ].
+
+life() ->
+    [
+        beam_killed,
+        sidecar_killed,
+        sidecar_killed_and_reconnected,
+        distribution_stopped,
+        simultaneous_connects_while_sidecars_die,
+        stopped_receiver
+    ].
+
+init_per_suite(Config) ->
+    Self = self(),
+    %% The table of the nodes of each case lives as long as the suite.
+    {Owner, Monitor} = spawn_monitor(fun() ->
+        ?NODES = ets:new(?NODES, [named_table, public, bag]),
+        Self ! {self(), ready},
+        receive
+            stop -> ok
+        end
+    end),
+    receive
+        {Owner, ready} -> ok;
+        {'DOWN', Monitor, process, Owner, Reason} -> error(Reason)
+    end,
+    [{table_owner, Owner}, {fixtures, fixtures()} | Config].
+
+end_per_suite(Config) ->
+    ?config(table_owner, Config) ! stop,
+    quic_dist_node:end_run().
+
+init_per_group(dial, Config0) ->
+    %% One dialler for all cases: each leaves it working.
+    Config = [{'case', dial} | Config0],
+    A = start(Config, #{kernel => [{net_setuptime, ?SETUP_TIME}]}),
+    B = start(Config, #{}),
+    [{a, A}, {b, B} | Config0];
+init_per_group(Plane, Config) when Plane =:= socket; Plane =:= stdio ->
+    [{plane, Plane} | Config];
+init_per_group(_, Config) ->
+    Config.
+
+end_per_group(dial, _Config) ->
+    end_case(dial);
+end_per_group(_, _Config) ->
+    ok.
+
+init_per_testcase(Case, Config) ->
+    [{'case', Case} | Config].
+
+end_per_testcase(Case, Config) ->
+    Nodes = [Node || {_, Node} <- ets:lookup(?NODES, Case)],
+    case lists:keyfind(tc_status, 1, Config) of
+        {tc_status, {failed, _}} ->
+            [ct:pal("~ts has logged:~n~ts", [maps:get(node, Node), log(Node)]) || Node <- Nodes];
+        _ ->
+            ok
+    end,
+    end_case(Case).
+
+%% Ends the nodes of a case, and fails it if anything is left of them.
+end_case(Case) ->
+    lists:foreach(
+        fun({_, Node}) -> quic_dist_node:stop(Node) end,
+        ets:take(?NODES, Case)
+    ),
+    Left = fun() -> {os_processes(Case), files(tmp_dir(Case))} end,
+    try
+        wait_until({left_over, Case}, fun() -> Left() =:= {[], []} orelse Left() end, 3000)
+    catch
+        error:{timeout, _, {Processes, Files}} ->
+            [signal(OsPid, kill) || {OsPid, _} <- Processes],
+            {fail, {left_over, Processes, Files}}
+    end.
+
+%% Nodes of a case
+
+start(Config, Options0) ->
+    Options = with_plane(Config, Options0),
+    Node = quic_dist_node:start(Options#{
+        env => case_env(Config) ++ maps:get(env, Options, []),
+        %% Who is connected to whom is the cases' affair, not that of `global'.
+        args => ["-connect_all", "false" | maps:get(args, Options, [])]
+    }),
+    true = ets:insert(?NODES, {?config('case', Config), Node}),
+    Node.
+
+with_plane(Config, Options) ->
+    case ?config(plane, Config) of
+        undefined ->
+            Options;
+        Plane ->
+            Options#{quic_dist => [{data_plane, Plane} | maps:get(quic_dist, Options, [])]}
+    end.
+
+%% A node that is not distributed yet.
+start_alone(Config, Options) ->
+    start(Config, Options#{name => none, args => ["-no_epmd" | maps:get(args, Options, [])]}).
+
+case_env(Config) ->
+    Case = ?config('case', Config),
+    [{?CASE, atom_to_list(Case)}, {"TMPDIR", tmp_dir(Case)}, {"XDG_RUNTIME_DIR", false}].
+
+tmp_dir(Case) ->
+    %% Short, as the path of a Unix socket has to be.
+    Dir = filename:join(quic_dist_node:dir(), integer_to_list(erlang:phash2(Case), 36)),
+    ok = filelib:ensure_dir(filename:join(Dir, "x")),
+    Dir.
+
+files(Dir) ->
+    {ok, Names} = file:list_dir(Dir),
+    Names.
+
+os_processes(Case) ->
+    Mark = list_to_binary(?CASE ++ "=" ++ atom_to_list(Case)),
+    [
+        {OsPid, Line}
+     || {OsPid, Line} <- quic_dist_node:os_processes(), lists:member(Mark, environment(OsPid))
+    ].
+
+environment(OsPid) ->
+    case file:read_file("/proc/" ++ integer_to_list(OsPid) ++ "/environ") of
+        {ok, Bytes} -> binary:split(Bytes, <<0>>, [global]);
+        {error, _} -> []
+    end.
+
+%% Starts distribution on a node that was started alone. Returns the node under its name.
+distribute(Node, UdpPort) ->
+    Name = list_to_atom(integer_to_list(UdpPort) ++ "@127.0.0.1"),
+    case call(Node, net_kernel, start, [Name, #{name_domain => longnames}]) of
+        {ok, _} -> Node#{node := Name};
+        {error, Reason} -> error({not_distributed, Reason, log(Node)})
+    end.
+
+%% Tells this process of the nodes that `Node' loses: {nodedown, Node's name, Name, Reason}.
+watch(#{node := Name} = Node) ->
+    Self = self(),
+    call(Node, fun() ->
+        Caller = self(),
+        spawn(fun() ->
+            ok = net_kernel:monitor_nodes(true, [nodedown_reason, {node_type, all}]),
+            Caller ! {self(), watching},
+            watching(Self, Name)
+        end),
+        receive
+            {_, watching} -> ok
+        end
+    end).
+
+watching(Self, Name) ->
+    receive
+        {nodedown, Peer, Info} ->
+            tell(Self, {nodedown, Name, Peer, proplists:get_value(nodedown_reason, Info)});
+        _ ->
+            ok
+    end,
+    watching(Self, Name).
+
+%% The reason for which `Node' loses `Peer' within so many milliseconds from now.
+nodedown(#{node := Name} = Node, #{node := Peer}, Within) ->
+    receive
+        {nodedown, Name, Peer, Reason} -> Reason
+    after scale(Within) ->
+        error({no_nodedown, Name, Peer, Within, quic_dist_node:flush(), log(Node)})
+    end.
+
+gone(OsPid, Within) ->
+    wait_until({gone, OsPid}, fun() -> not alive(OsPid) end, Within).
+
+kill(OsPid) ->
+    signal(OsPid, kill).
+
+%% The sidecar that has taken the place of another, within so many milliseconds from now.
+next_sidecar(Node, OsPid, Within) ->
+    wait_until(
+        {next_sidecar, Node},
+        fun() ->
+            case quic_dist_node:info(Node) of
+                #{state := up, os_pid := Next} when Next =/= OsPid -> {ok, Next};
+                Other -> Other
+            end
+        end,
+        Within
+    ).
+
+is_bound(UdpPort) ->
+    lists:keymember(UdpPort, 2, quic_dist_node:udp_sockets()).
+
+ping(Node, #{node := To}) -> ping(Node, To);
+ping(Node, To) -> call(Node, net_adm, ping, [To]).
+
+%% Asserts that a ping fails, and within so many milliseconds.
+pang(Node, To, Within) ->
+    {Microseconds, Answer} = timer:tc(fun() -> ping(Node, To) end),
+    ?assertEqual(pang, Answer),
+    within(Within, Microseconds div 1000, {ping, To}).
+
+%% Asserts that something took no longer than this.
+within(Limit, Milliseconds, What) ->
+    Milliseconds =< scale(Limit) orelse error({too_slow, What, Milliseconds, Limit}),
+    ok.
+
+%% What may leak in a VM.
+resources(Node) ->
+    call(Node, fun() ->
+        {monitors, Monitors} = process_info(whereis(quic_dist_port), monitors),
+        {links, Links} = process_info(whereis(quic_dist_port), links),
+        #{
+            processes => length(processes()),
+            ports => length(erlang:ports()),
+            tables => length(ets:all()),
+            monitors => length(Monitors),
+            links => length(Links)
+        }
+    end).
+
+%% Life and death
+
+%% A BEAM that is killed takes its sidecar with it and is down for its peers, both within a second.
+beam_killed(Config) ->
+    A = #{os_pid := Beam, node := Name} = start(Config, #{}),
+    B = start(Config, #{}),
+    connect(A, B),
+    watch(B),
+    Sidecar = sidecar(A),
+    {UdpPort, _} = string:to_integer(atom_to_list(Name)),
+    ?assert(is_bound(UdpPort)),
+    kill(Beam),
+    ?assertEqual(connection_closed, nodedown(B, A, 1000)),
+    gone(Sidecar, 1000),
+    ?assertNot(is_bound(UdpPort)),
+    pang(B, Name, 1000).
+
+%% A sidecar that is killed costs its connections and nothing else: both nodes learn of it, another
+%% sidecar listens on the same UDP port within a second, and either node can connect again.
+sidecar_killed(Config) ->
+    A = start(Config, #{}),
+    B = start(Config, #{}),
+    connect(A, B),
+    watch(A),
+    watch(B),
+    #{listen := Listen, os_pid := Sidecar} = quic_dist_node:info(A),
+    kill(Sidecar),
+    ?assertEqual(connection_closed, nodedown(A, B, 1000)),
+    Next = next_sidecar(A, Sidecar, 1000),
+    ?assertMatch(#{listen := Listen, os_pid := Next}, quic_dist_node:info(A)),
+    %% The new sidecar answers the peer's next keep-alive with a stateless reset.
+    ?assertEqual(connection_closed, nodedown(B, A, 6000)),
+    connect(B, A),
+    ?assertMatch([_], log_lines(A, "ended with status 137")).
+
+%% After a sidecar was killed the next ping reconnects, although the peer still takes the old
+%% connection for alive.
+sidecar_killed_and_reconnected(Config) ->
+    A = start(Config, #{}),
+    B = start(Config, #{}),
+    connect(A, B),
+    watch(A),
+    kill(sidecar(A)),
+    nodedown(A, B, 1000),
+    ?assertEqual(pong, ping(A, B)),
+    ?assertEqual(maps:get(node, B), call(A, fun() -> erpc:call(maps:get(node, B), fun() -> node() end) end)).
+
+%% However often a sidecar is killed the node works, and nothing is left in the VM of those that were.
+ten_sidecar_kills(Config) ->
+    A = start(Config, #{}),
+    B = start(Config, #{}),
+    connect(A, B),
+    {AtFirst, PeerAtFirst} = {resources(A), resources(B)},
+    lists:foreach(
+        fun(_) ->
+            Sidecar = sidecar(A),
+            kill(Sidecar),
+            %% The pause between two grows up to five seconds.
+            next_sidecar(A, Sidecar, 7000),
+            connect(A, B)
+        end,
+        lists:seq(1, 10)
+    ),
+    same_resources(A, AtFirst),
+    same_resources(B, PeerAtFirst).
+
+same_resources(Node, Before) ->
+    wait_until({resources, Node, Before}, fun() ->
+        After = resources(Node),
+        After =:= Before orelse After
+    end, 10000).
+
+%% A sidecar that is stopped, but not dead, hangs nothing: a ping fails in time, distribution can be
+%% stopped, and the sidecar is gone then; started again, it works.
+sidecar_stopped(Config) ->
+    B = start(Config, #{}),
+    C = start(Config, #{}),
+    UdpPort = quic_dist_node:free_port(),
+    A = distribute(start_alone(Config, #{kernel => [{net_setuptime, ?SETUP_TIME}]}), UdpPort),
+    connect(A, B),
+    Sidecar = sidecar(A),
+    signal(Sidecar, stop),
+    pang(A, maps:get(node, C), ?PANG + 500),
+    stop_distribution(A, Sidecar),
+    distribute(A, UdpPort),
+    connect(A, C).
+
+%% The same while processes send so much that the pipes and sockets to the stopped sidecar are full.
+sidecar_stopped_under_load(Config) ->
+    B = start(Config, #{}),
+    C = start(Config, #{}),
+    UdpPort = quic_dist_node:free_port(),
+    A = distribute(start_alone(Config, #{kernel => [{net_setuptime, ?SETUP_TIME}]}), UdpPort),
+    connect(A, B),
+    Sidecar = sidecar(A),
+    signal(Sidecar, stop),
+    start_senders(A, maps:get(node, B), 4, 200),
+    stalled(A),
+    pang(A, maps:get(node, C), ?PANG + 500),
+    pang(A, maps:get(node, C), ?PANG + 500),
+    ?assertMatch(#{}, call(A, fun() -> quic_dist:info() end, 2000)),
+    ?assertEqual([maps:get(node, B)], call(A, fun() -> nodes(connected) end, 2000)),
+    stop_distribution(A, Sidecar),
+    distribute(A, UdpPort),
+    connect(A, C).
+
+%% net_kernel:stop returns within the time that a sidecar has to end, and what it has then is nothing.
+stop_distribution(A, Sidecar) ->
+    {Microseconds, ok} = timer:tc(fun() -> call(A, net_kernel, stop, []) end),
+    within(5000, Microseconds div 1000, net_kernel_stop),
+    gone(Sidecar, 1000).
+
+%% net_kernel:stop closes everything at once: peers hear of it, the sidecar is gone and its UDP port
+%% free, and in the VM nothing is left. It can be started again, on the same port.
+distribution_stopped(Config) ->
+    B = start(Config, #{}),
+    Alone = start_alone(Config, #{}),
+    UdpPort = quic_dist_node:free_port(),
+    watch(B),
+    Resources = fun() ->
+        call(Alone, fun() -> {length(processes()), length(erlang:ports()), length(ets:all())} end)
+    end,
+    %% What the first start loads and makes for good is not counted.
+    once_distributed(Alone, B, UdpPort),
+    Before = Resources(),
+    once_distributed(Alone, B, UdpPort),
+    once_distributed(Alone, B, UdpPort),
+    wait_until({resources, Before}, fun() -> Resources() =:= Before orelse Resources() end, 3000).
+
+once_distributed(Alone, B, UdpPort) ->
+    A = distribute(Alone, UdpPort),
+    connect(A, B),
+    Sidecar = sidecar(A),
+    {Microseconds, ok} = timer:tc(fun() -> call(A, net_kernel, stop, []) end),
+    within(1000, Microseconds div 1000, net_kernel_stop),
+    ?assertEqual(connection_closed, nodedown(B, A, 1000)),
+    gone(Sidecar, 1000),
+    ?assertNot(is_bound(UdpPort)).
+
+%% Nodes that connect to each other at the same moment while their sidecars are killed find each
+%% other in the end, and no process of either hangs.
+simultaneous_connects_while_sidecars_die(Config) ->
+    [A, B] = Nodes = [start(Config, #{}) || _ <- [a, b]],
+    AtFirst = [resources(Node) || Node <- Nodes],
+    lists:foreach(
+        fun(Round) ->
+            [call(Node, fun() -> disconnect_and_ping(maps:get(node, Peer)) end)
+             || {Node, Peer} <- [{A, B}, {B, A}]],
+            %% Before, in and after the handshake.
+            receive
+            after Round * 3 -> kill(sidecar(lists:nth(1 + Round rem 2, Nodes)))
+            end
+        end,
+        lists:seq(1, 8)
+    ),
+    [
+        wait_until({connected, Node}, fun() -> ping(Node, Peer) =:= pong end, 15000)
+     || {Node, Peer} <- [{A, B}, {B, A}]
+    ],
+    call(A, erlang, disconnect_node, [maps:get(node, B)]),
+    [same_resources(Node, Before) || {Node, Before} <- lists:zip(Nodes, AtFirst)].
+
+%% On a node. Returns while the ping is under way.
+disconnect_and_ping(Peer) ->
+    erlang:disconnect_node(Peer),
+    spawn(fun() -> net_adm:ping(Peer) end),
+    ok.
+
+%% A receiver that is stopped holds up its senders and fills nobody's memory; when it goes on, all that
+%% was sent arrives, and in order.
+stopped_receiver(Config) ->
+    A = start(Config, #{}),
+    B = #{os_pid := Beam} = start(Config, #{}),
+    connect(A, B),
+    Sidecars = [sidecar(A), sidecar(B)],
+    {Senders, Each} = {8, 250},
+    Counters = start_receivers(B, Senders, Each),
+    signal(Beam, stop),
+    start_senders(A, maps:get(node, B), Senders, Each),
+    stalled(A),
+    ?assert(sent(A) < Senders * Each),
+    %% The peak, not what is left of it.
+    Peaks = [peak_memory(Sidecar) || Sidecar <- Sidecars],
+    ct:pal("peaks of the sidecars' memory, in kB: ~w; sent: ~w of ~w", [Peaks, sent(A), Senders * Each]),
+    signal(Beam, cont),
+    [
+        receive
+            {received, N, InOrder} -> ?assertEqual(Each, InOrder)
+        after scale(30000) ->
+            error({not_received, N, call(A, fun() -> nodes() end)})
+        end
+     || N <- Counters
+    ],
+    [?assert(Peak < 100 * 1024) || Peak <- Peaks ++ [peak_memory(Sidecar) || Sidecar <- Sidecars]].
+
+peak_memory(OsPid) ->
+    {ok, Status} = file:read_file("/proc/" ++ integer_to_list(OsPid) ++ "/status"),
+    {match, [Kilobytes]} = re:run(Status, "VmHWM:\\s*(\\d+) kB", [{capture, [1], list}]),
+    list_to_integer(Kilobytes).
+
+%% Processes of `Node' that send Each messages of 100 kB to their receivers at `To'.
+start_senders(Node, To, Senders, Each) ->
+    call(Node, fun() ->
+        Sent = atomics:new(1, []),
+        persistent_term:put({?MODULE, sent}, Sent),
+        Load = binary:copy(<<"0123456789">>, 10000),
+        [
+            spawn(fun() ->
+                [
+                    begin
+                        {receiver(S), To} ! {N, Load},
+                        atomics:add(Sent, 1, 1)
+                    end
+                 || N <- lists:seq(1, Each)
+                ]
+            end)
+         || S <- lists:seq(1, Senders)
+        ],
+        ok
+    end).
+
+receiver(N) -> list_to_atom("receiver_" ++ integer_to_list(N)).
+
+sent(Node) ->
+    call(Node, fun() -> atomics:get(persistent_term:get({?MODULE, sent}), 1) end).
+
+%% Waits until the senders get no further.
+stalled(Node) ->
+    wait_until(
+        stalled,
+        fun() ->
+            Before = sent(Node),
+            receive
+            after 700 -> ok
+            end,
+            Before > 0 andalso sent(Node) =:= Before
+        end,
+        20000
+    ).
+
+%% Each receiver tells this process how many of its messages came, from the first on and in order.
+start_receivers(Node, Senders, Each) ->
+    Self = self(),
+    Numbers = lists:seq(1, Senders),
+    call(Node, fun() ->
+        Caller = self(),
+        [
+            spawn(fun() ->
+                register(receiver(N), self()),
+                Caller ! {registered, N},
+                InOrder = count(1, Each),
+                tell(Self, {received, N, InOrder})
+            end)
+         || N <- Numbers
+        ],
+        [
+            receive
+                {registered, N} -> ok
+            end
+         || N <- Numbers
+        ],
+        ok
+    end),
+    Numbers.
+
+count(N, Each) when N > Each ->
+    Each;
+count(N, Each) ->
+    receive
+        {N, _} -> count(N + 1, Each);
+        {Other, _} -> {after_message, N - 1, came, Other}
+    end.
+
+%% Booting with something that is not as it should be
+
+%% Boots erl and asserts that it gives up with one message, which has all these words.
+boot_fails(Config, Options, Env, Within, Words) ->
+    boot_fails(Config, quic_dist_node:ebin(), Options, Env, Within, Words).
+
+boot_fails(Config, Ebin, Options, Env, Within, Words) ->
+    UdpPort = integer_to_list(quic_dist_node:free_port()),
+    boot_fails(Config, Ebin, UdpPort, Options, Env, Within, Words).
+
+boot_fails(Config, Ebin, UdpPort, Options, Env, Within, Words) ->
+    Args =
+        ["-proto_dist", "quic", "-name", UdpPort ++ "@127.0.0.1", "-no_epmd", "-pa", Ebin, "-noinput"] ++
+            lists:append([
+                ["-quic_dist", atom_to_list(Key), lists:flatten(io_lib:format("~0tp", [Value]))]
+             || {Key, Value} <- Options
+            ]),
+    {Microseconds, Result} = timer:tc(fun() ->
+        quic_dist_node:run(Args, #{env => case_env(Config) ++ Env, timeout => Within + 5000})
+    end),
+    case Result of
+        {exit_status, Status, Output} when Status =/= 0 ->
+            ct:pal("~ts", [Output]),
+            Missing = [Word || Word <- Words, string:find(Output, Word) =:= nomatch],
+            ?assertEqual([], Missing, Output),
+            %% The message is there once, and is all there is but for what a sidecar itself says.
+            ?assertMatch([_], [L || L <- string:lexemes(Output, "\n"), not lists:prefix("quicdistd: ", L)], Output);
+        _ ->
+            error({no_boot_error, Result})
+    end,
+    within(Within, Microseconds div 1000, boot).
+
+%% A missing executable, named by the option or looked for in priv, ends the boot with the places
+%% tried and what to do.
+no_executable(Config) ->
+    boot_fails(Config, [{executable, "/nowhere/quicdistd"}], [], 3000, [
+        "/nowhere/quicdistd: no such file", "make build", "option executable"
+    ]),
+    Ebin = library_without_executable(Config),
+    boot_fails(Config, Ebin, [], [], 3000, [
+        filename:join(filename:dirname(Ebin), "priv"), "/quicdistd: no such file", "make build", "option executable"
+    ]).
+
+library_without_executable(Config) ->
+    Top = filename:join([?config(priv_dir, Config), "lib", "quic_dist"]),
+    Ebin = filename:join(Top, "ebin"),
+    ok = filelib:ensure_dir(filename:join(Ebin, "x")),
+    ok = filelib:ensure_dir(filename:join([Top, "priv", "x"])),
+    [
+        {ok, _} = file:copy(File, filename:join(Ebin, filename:basename(File)))
+     || File <- filelib:wildcard(filename:join(quic_dist_node:ebin(), "*"))
+    ],
+    Ebin.
+
+%% A folder, a text file, and a file without permission are called what they are.
+not_an_executable(Config) ->
+    Dir = ?config(priv_dir, Config),
+    boot_fails(Config, [{executable, Dir}], [], 3000, [Dir, "is a directory", "option executable"]),
+    Text = filename:join(Dir, "text"),
+    ok = file:write_file(Text, "not a program\n"),
+    boot_fails(Config, [{executable, Text}], [], 3000, [Text ++ ": not executable", "chmod +x"]),
+    ok = file:change_mode(Text, 8#755),
+    boot_fails(Config, [{executable, Text}], [], 3000, [Text, "not an executable of a known kind", "is it a quicdistd for"]).
+
+%% An executable for another processor is called that, with the platform that is wanted.
+executable_for_another_processor(Config) ->
+    File = filename:join(?config(priv_dir, Config), "quicdistd"),
+    %% s390x is big-endian, so that even the header's other fields differ from ours.
+    Header = <<16#7f, "ELF", 2, 2, 1, 0:72, 2:16, 22:16, 1:32, 0:384>>,
+    ok = file:write_file(File, Header),
+    ok = file:change_mode(File, 8#755),
+    boot_fails(Config, [{executable, File}], [], 3000, [File, "64-bit ELF executable for s390x", "is it a quicdistd for"]).
+
+%% quicdistd of another version is refused with both versions.
+executable_of_another_version(Config) ->
+    File = fixture(Config, "quicdistd-9.9.9"),
+    boot_fails(Config, [{executable, File}], [], 3000, [File, "9.9.9", "install both from one release"]).
+
+%% A program that ends before its hello is reported with its exit status.
+executable_that_ends(Config) ->
+    fake_fails(Config, "exit", 3000, ["ended with status 7 before its hello"]).
+
+%% A sidecar of another protocol is refused with both numbers.
+executable_of_another_protocol(Config) ->
+    fake_fails(Config, "protocol", 3000, ["protocol 2", "protocol 1", "install both from one release"]).
+
+%% A sidecar that says something else in place of its hello is refused.
+executable_without_hello(Config) ->
+    fake_fails(Config, "no_hello", 3000, ["did not begin with a hello"]).
+
+%% A program that says nothing is given up after the time for the hello.
+executable_that_is_silent(Config) ->
+    fake_fails(Config, "silent", ?HELLO_TIMEOUT + 2000, ["sent no hello within 5000 ms"]).
+
+%% A program that says words for people is none of ours.
+executable_that_says_text(Config) ->
+    fake_fails(Config, "text", ?HELLO_TIMEOUT + 2000, ["no quicdistd"]).
+
+%% A sidecar that hangs after its hello is given up too.
+executable_that_takes_no_configuration(Config) ->
+    fake_fails(Config, "hello_only", ?HELLO_TIMEOUT + 2000, ["did not take its configuration"]).
+
+fake_fails(Config, Mode, Within, Words) ->
+    File = fixture(Config, "fakesidecar"),
+    boot_fails(Config, [{executable, File}], fake_env(Mode), Within, Words).
+
+fake_env(Mode) ->
+    [{"QUIC_DIST_FAKE", Mode}, {"QUIC_DIST_FAKE_BUILD", binary_to_list(vsn())}].
+
+%% A UDP port that another program has is named, and what to do.
+udp_port_in_use(Config) ->
+    {ok, Socket} = gen_udp:open(0, [{ip, {127, 0, 0, 1}}]),
+    {ok, UdpPort} = inet:port(Socket),
+    Text = integer_to_list(UdpPort),
+    boot_fails(Config, quic_dist_node:ebin(), Text, [], [], 3000, [Text, "another program has it"]),
+    ok = gen_udp:close(Socket).
+
+%% Certificate files that cannot be used end the boot with the file's name and what is wrong with it.
+bad_certificates(Config) ->
+    Cert = fun(Name) -> fixture(Config, Name) end,
+    Garbage = filename:join(?config(priv_dir, Config), "garbage.pem"),
+    ok = file:write_file(Garbage, "no certificate\n"),
+    Missing = "/nowhere/cert.pem",
+    lists:foreach(
+        fun({Options, Words}) -> boot_fails(Config, Options, [], 3000, ["bad_certificate" | Words]) end,
+        [
+            {[{certfile, Missing}], [Missing, "no such file"]},
+            {[{certfile, ?config(priv_dir, Config)}], [?config(priv_dir, Config), "directory"]},
+            {[{certfile, Garbage}], [Garbage, "not PEM"]},
+            {[{certfile, Cert("ec.pem")}], [Cert("ec.pem"), "holds no private key", "set keyfile"]},
+            {[{certfile, Cert("ec.pem")}, {keyfile, Cert("ed25519.key")}], [
+                Cert("ec.pem"), Cert("ed25519.key"), "do not belong together"
+            ]},
+            {[{certfile, Cert("encrypted.pem")}, {keyfile, Cert("encrypted.key")}], [
+                Cert("encrypted.key"), "set password"
+            ]},
+            {[{certfile, Cert("encrypted.pem")}, {keyfile, Cert("encrypted.key")}, {password, "wrong"}], [
+                Cert("encrypted.key"), "cannot be decrypted"
+            ]},
+            {[{cacertfile, Cert("ec.key")}], [Cert("ec.key"), "holds no certificate"]}
+        ]
+    ).
+
+%% An option that is not one, or not of its type, ends the boot with its name and what is accepted.
+bad_options(Config) ->
+    lists:foreach(
+        fun({Options, Words}) -> boot_fails(Config, Options, [], 3000, Words) end,
+        [
+            {[{certfiel, "x"}], ["certfiel", "certfile", "cacertfile"]},
+            {[{listen_port, 70000}], ["listen_port", "70000", "0 to 65535"]},
+            {[{keyfile, "x"}], ["keyfile", "certfile"]}
+        ]
+    ).
+
+%% Distribution that could not be started for want of a good executable, of a good certificate or of
+%% the UDP port can be started when that is there, without a restart of the node.
+repaired_without_restart(Config) ->
+    Alone = start_alone(Config, #{env => fake_env("exit")}),
+    B = start(Config, #{}),
+    UdpPort = quic_dist_node:free_port(),
+    Set = fun(Options) ->
+        call(Alone, fun() ->
+            [application:unset_env(quic_dist, Key) || {Key, _} <- application:get_all_env(quic_dist)],
+            [ok = application:set_env(quic_dist, Key, Value) || {Key, Value} <- Options],
+            ok
+        end)
+    end,
+    Name = list_to_atom(integer_to_list(UdpPort) ++ "@127.0.0.1"),
+    Refused = fun(Options) ->
+        Set(Options),
+        ?assertMatch({error, _}, call(Alone, net_kernel, start, [Name, #{name_domain => longnames}])),
+        ?assertEqual(nonode@nohost, call(Alone, erlang, node, []))
+    end,
+    Refused([{executable, "/nowhere/quicdistd"}]),
+    Refused([{executable, fixture(Config, "fakesidecar")}]),
+    Refused([{certfile, "/nowhere/cert.pem"}]),
+    {ok, Socket} = gen_udp:open(UdpPort, [{ip, {127, 0, 0, 1}}]),
+    Refused([]),
+    ok = gen_udp:close(Socket),
+    Set([]),
+    connect(distribute(Alone, UdpPort), B).
+
+%% A sidecar that dies in its hello, after however many bytes, is an error like any other.
+hello_cut_at_every_byte(Config) ->
+    Alone = start_alone(Config, #{env => fake_env("half")}),
+    Executable = fixture(Config, "fakesidecar"),
+    Refused = call(
+        Alone,
+        fun() ->
+            ok = application:set_env(quic_dist, executable, Executable),
+            [hello_cut_at(N) || N <- lists:seq(0, 40)]
+        end
+    ),
+    [
+        ?assertMatch({match, _}, re:run(Text, "ended with status 0 before its hello"), Text)
+     || Text <- Refused
+    ].
+
+%% On a node.
+hello_cut_at(Bytes) ->
+    true = os:putenv("QUIC_DIST_FAKE_BYTES", integer_to_list(Bytes)),
+    {ok, Sup} = quic_dist_sup:start_link(),
+    {error, {down, Text}} = quic_dist_port:listen(#{
+        node => <<"a@127.0.0.1">>, address => <<"127.0.0.1">>, port_min => 0, port_max => 0
+    }),
+    unlink(Sup),
+    Monitor = monitor(process, Sup),
+    exit(Sup, shutdown),
+    receive
+        {'DOWN', Monitor, process, Sup, _} -> Text
+    end.
+
+%% Whatever a sidecar that was good so far puts between its frames, the VM says so in one line,
+%% replaces it by another on the same UDP port, and keeps running.
+garbage_from_sidecar(Config) ->
+    B = start(Config, #{}),
+    [garbage(Config, B, Garbage) || Garbage <- garbage()].
+
+garbage() ->
+    Frame = fun(Body) -> <<(byte_size(Body)):32, Body/binary>> end,
+    Message = fun(Tag, Fields) -> Frame(iolist_to_binary(quic_dist_proto:control(Tag, Fields))) end,
+    Broke = "broke the control protocol",
+    [
+        {empty, <<0:32>>, usr1, Broke},
+        {bad_term, Frame(<<1, 131, 255>>), usr1, Broke},
+        {unknown_type, Frame(<<9, 1, 2, 3>>), usr1, Broke},
+        {too_large, Frame(<<2, 1:32, 0:((1 bsl 18) + 1)/unit:8>>), usr1, Broke},
+        {cut, <<100:32, 1, 131, 104>>, usr2, "ended with status 9"},
+        {second_hello, Message(hello, #{protocol => 1, build => vsn(), os => <<>>, arch => <<>>}), usr1, Broke},
+        {answer_to_nothing, Message(dialled, channel(#{id => 4711})), usr1, Broke},
+        {bad_address, Message(accepted, channel(#{node => <<"a@h">>})), usr1, Broke}
+    ].
+
+channel(Fields) ->
+    Fields#{channel => 99, address => <<"nonsense">>, port => 1, credit => 1}.
+
+garbage(Config, B, {Name, Bytes, Signal, Words}) ->
+    ct:pal("garbage: ~w", [Name]),
+    Inject = filename:join(?config(priv_dir, Config), atom_to_list(Name)),
+    ok = file:write_file(Inject, Bytes),
+    A = start(Config, #{
+        quic_dist => [{executable, fixture(Config, "fakesidecar")}],
+        env => [
+            {"QUIC_DIST_FAKE_REAL", fixture(Config, "quicdistd")},
+            {"QUIC_DIST_FAKE_INJECT", Inject}
+            | fake_env("proxy")
+        ]
+    }),
+    connect(A, B),
+    watch(A),
+    #{listen := Listen, os_pid := Sidecar} = quic_dist_node:info(A),
+    _ = os:cmd("kill -" ++ string:uppercase(atom_to_list(Signal)) ++ " " ++ integer_to_list(Sidecar)),
+    ?assertEqual(connection_closed, nodedown(A, B, 1000)),
+    Next = next_sidecar(A, Sidecar, 2000),
+    ?assertMatch(#{listen := Listen, os_pid := Next}, quic_dist_node:info(A)),
+    gone(Sidecar, 2000),
+    connect(B, A),
+    ?assertMatch([_], log_lines(A, Words)),
+    ?assertMatch([_], log_lines(A, "^error"), log(A)),
+    quic_dist_node:stop(A).
+
+%% Dialling what is no node of ours
+
+%% Asserts that a ping fails in time with one line in the log that has all these words, and that the
+%% next good one works.
+dial_fails(Config, Name, Within, Words) ->
+    {A, B} = {?config(a, Config), ?config(b, Config)},
+    Text = atom_to_list(Name),
+    pang(A, Name, Within),
+    Line = "cannot connect to " ++ Text ++ ": ",
+    Found = [L || L <- string:lexemes(log(A), "\n"), string:find(L, Line) =/= nomatch],
+    ?assertMatch([_], Found, log(A)),
+    Missing = [Word || Word <- Words, string:find(hd(Found), Word) =:= nomatch],
+    ?assertEqual([], Missing, hd(Found)),
+    ?assertMatch("warning " ++ _, hd(Found)),
+    call(A, erlang, disconnect_node, [maps:get(node, B)]),
+    connect(A, B).
+
+name(UdpPort) ->
+    list_to_atom(integer_to_list(UdpPort) ++ "@127.0.0.1").
+
+%% A host that does not exist.
+unknown_host(Config) ->
+    dial_fails(Config, '20000@no-such-host.invalid', ?PANG + 500, ["no-such-host.invalid", "DNS"]).
+
+%% A UDP port on which nothing listens, as the kernel says at once.
+nobody_listens(Config) ->
+    dial_fails(Config, name(quic_dist_node:free_port()), 1000, ["127.0.0.1", "nothing listens on this UDP port"]).
+
+%% A UDP port where somebody listens and never answers.
+silent_peer(Config) ->
+    {ok, Socket} = gen_udp:open(0, [{ip, {127, 0, 0, 1}}, {active, false}]),
+    {ok, UdpPort} = inet:port(Socket),
+    dial_fails(Config, name(UdpPort), ?PANG + 500, ["no QUIC answer within"]),
+    ok = gen_udp:close(Socket).
+
+%% A UDP port where somebody answers who does not speak QUIC.
+talking_peer(Config) ->
+    answering(fun(_) -> <<"who are you?">> end, fun(UdpPort) ->
+        dial_fails(Config, name(UdpPort), ?PANG + 500, ["not QUIC", "another program"])
+    end).
+
+%% A UDP port that sends everything back: the node does not take itself for its peer.
+echoing_peer(Config) ->
+    answering(fun(Data) -> Data end, fun(UdpPort) ->
+        dial_fails(Config, name(UdpPort), ?PANG + 500, [])
+    end),
+    ?assertEqual([], log_lines(?config(a, Config), "^error")).
+
+answering(Answer, Test) ->
+    {ok, Socket} = gen_udp:open(0, [{ip, {127, 0, 0, 1}}, {active, false}, binary]),
+    {ok, UdpPort} = inet:port(Socket),
+    Server = spawn_link(fun() -> answer(Socket, Answer) end),
+    Test(UdpPort),
+    unlink(Server),
+    ok = gen_udp:close(Socket).
+
+answer(Socket, Answer) ->
+    case gen_udp:recv(Socket, 0) of
+        {ok, {Ip, UdpPort, Data}} ->
+            _ = gen_udp:send(Socket, Ip, UdpPort, Answer(Data)),
+            answer(Socket, Answer);
+        {error, _} ->
+            ok
+    end.
+
+%% A QUIC server of another protocol.
+peer_of_another_protocol(Config) ->
+    fake_peer(Config, ["h3", "1"], ["speaks QUIC but not erldist/1"]).
+
+%% A node whose sidecar speaks another version of the wire.
+peer_of_another_wire_version(Config) ->
+    fake_peer(Config, ["erldist/1", "2"], ["wire version 2", "1"]).
+
+fake_peer(Config, Args, Words) ->
+    Command = quic_dist_node:open(Args, #{exec => fixture(Config, "fakepeer"), env => case_env(Config)}),
+    [UdpPort] = quic_dist_node:expect(Command, "^(\\d+)\n", 5000),
+    dial_fails(Config, name(list_to_integer(UdpPort)), 1000, Words),
+    {_, Port, OsPid, _} = Command,
+    signal(OsPid, kill),
+    gone(OsPid, 1000),
+    _ = catch_close(Port),
+    ok.
+
+catch_close(Port) ->
+    try
+        port_close(Port)
+    catch
+        error:badarg -> true
+    end.
+
+%% Names that say no UDP port, no host, or one of the wrong form.
+names_that_do_not_fit(Config) ->
+    NoPort = ["no UDP port is known", "port@host", "option nodes"],
+    [
+        dial_fails(Config, Name, 1000, Words)
+     || {Name, Words} <- [
+            {'someone@127.0.0.1', NoPort},
+            {'0@127.0.0.1', NoPort},
+            {'65536@127.0.0.1', NoPort},
+            {'-1@127.0.0.1', NoPort},
+            {'20000x@127.0.0.1', NoPort},
+            {'20000@nodots', ["long names", "no dot"]}
+        ]
+    ],
+    %% These are no names at all, and net_kernel itself asks nobody.
+    {A, B} = {?config(a, Config), ?config(b, Config)},
+    [pang(A, Name, 1000) || Name <- ['nohost', '@', 'a@', '@127.0.0.1', 'a@b@c', '20000@127.0.0.1@x']],
+    connect(A, B).
+
+%% Certificates
+
+%% Nodes with keys of every kind, a chain with an intermediate, both in one file, and an encrypted key,
+%% which trust one authority, connect to each other.
+keys_of_every_kind(Config) ->
+    Nodes = [trusting(Config, Options) || Options <- identities(Config)],
+    [connect(A, B) || A <- Nodes, B <- Nodes, A =/= B],
+    [?assertEqual([], log_lines(Node, "^(warning|error)")) || Node <- Nodes].
+
+trusting(Config, Options) ->
+    start(Config, #{
+        quic_dist => [{cacertfile, fixture(Config, "ca.pem")} | Options],
+        kernel => [{net_setuptime, ?SETUP_TIME}]
+    }).
+
+identities(Config) ->
+    File = fun(Name) -> fixture(Config, Name) end,
+    [
+        [{certfile, File("ec-chain.pem")}, {keyfile, File("ec.key")}],
+        [{certfile, File("rsa-both.pem")}],
+        [{certfile, File("ed25519.pem")}, {keyfile, File("ed25519.key")}],
+        [{certfile, File("encrypted.pem")}, {keyfile, File("encrypted.key")}, {password, "secret"}]
+    ].
+
+%% A node with a certificate of another authority, with none, or with one that has expired cannot connect to a node that
+%% has an authority, nor that one to it, and both logs say why.
+strangers(Config) ->
+    File = fun(Name) -> fixture(Config, Name) end,
+    [Identity | _] = identities(Config),
+    Good = trusting(Config, Identity),
+    Own = start(Config, #{
+        quic_dist => [
+            {certfile, File("stranger.pem")}, {keyfile, File("stranger.key")}, {cacertfile, File("stranger-ca.pem")}
+        ],
+        kernel => [{net_setuptime, ?SETUP_TIME}]
+    }),
+    None = start(Config, #{kernel => [{net_setuptime, ?SETUP_TIME}]}),
+    Expired = trusting(Config, [{certfile, File("expired.pem")}, {keyfile, File("expired.key")}]),
+    RefusesIt = "this node refuses the peer's certificate",
+    [
+        begin
+            refused(Stranger, Good, Dialling),
+            refused(Good, Stranger, RefusesIt)
+        end
+     || {Stranger, Dialling} <- [
+            %% It looks first, and does not like what it sees.
+            {Own, RefusesIt},
+            {None, "the peer refuses this node's certificate"},
+            {Expired, "the peer refuses this node's certificate"}
+        ]
+    ],
+    connect(trusting(Config, lists:last(identities(Config))), Good).
+
+%% Asserts that `From' cannot connect to `To', and that both say why.
+refused(From, To = #{node := Name}, Words) ->
+    Turned = fun() -> length(log_lines(To, "inbound connection turned away")) end,
+    Before = Turned(),
+    pang(From, Name, ?PANG + 500),
+    Line = "cannot connect to " ++ atom_to_list(Name) ++ ": ",
+    [Found | _] = lists:reverse(wait_log(From, Line, 1000)),
+    ?assertNotEqual(nomatch, string:find(Found, Words), Found),
+    wait_until({turned_away, To}, fun() -> Turned() > Before end, 2000).
+
+%% Fixtures
+
+fixture(Config, Name) ->
+    filename:join(?config(fixtures, Config), Name).
+
+vsn() ->
+    File = filename:join(quic_dist_node:ebin(), "quic_dist.app"),
+    {ok, [{application, quic_dist, Keys}]} = file:consult(File),
+    list_to_binary(proplists:get_value(vsn, Keys)).
+
+%% The top of the repository: where _build/default/lib/quic_dist/ebin is.
+top() ->
+    lists:foldl(fun(_, Dir) -> filename:dirname(Dir) end, quic_dist_node:ebin(), lists:seq(1, 5)).
+
+fixtures() ->
+    Dir =
+        case os:getenv("QUIC_DIST_TEST_FIXTURES") of
+            false -> filename:join([top(), "_build", "test-fixtures"]);
+            Given -> Given
+        end,
+    ok = filelib:ensure_dir(filename:join(Dir, "x")),
+    case {os:find_executable("go"), os:find_executable("openssl")} of
+        {false, _} -> ct:pal("no go here: using what is in ~ts", [Dir]);
+        {_, false} -> ct:pal("no openssl here: using what is in ~ts", [Dir]);
+        _ -> make_fixtures(Dir)
+    end,
+    Dir.
+
+make_fixtures(Dir) ->
+    Build = "CGO_ENABLED=0 go build -trimpath -buildvcs=false",
+    shell(top(), [Build, " -o ", Dir, "/ ./test/fakes/..."]),
+    shell(top(), [Build, " -ldflags '-X main.build=", vsn(), "' -o ", Dir, "/quicdistd ./cmd/quicdistd"]),
+    shell(top(), [Build, " -ldflags '-X main.build=9.9.9' -o ", Dir, "/quicdistd-9.9.9 ./cmd/quicdistd"]),
+    filelib:is_regular(filename:join(Dir, "certificates")) orelse make_certificates(Dir).
+
+make_certificates(Dir) ->
+    Ec = "-newkey ec -pkeyopt ec_paramgen_curve:P-256",
+    Leaf = "basicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth,clientAuth\n"
+        "subjectAltName=IP:127.0.0.1,DNS:localhost\n",
+    ok = file:write_file(filename:join(Dir, "leaf.ext"), Leaf),
+    Ca = fun(Name) ->
+        shell(Dir, [
+            "openssl req -x509 -nodes -days 3650 ", Ec, " -subj '/CN=", Name, "' -keyout ", Name, ".key -out ", Name,
+            ".pem -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign"
+        ])
+    end,
+    Sign = fun(Name, By, Options) ->
+        shell(Dir, [
+            "openssl x509 -req -in ", Name, ".csr -CA ", By, ".pem -CAkey ", By, ".key -CAcreateserial -out ", Name, ".pem ",
+            Options
+        ])
+    end,
+    Certificate = fun(Name, Key, By, Days) ->
+        shell(Dir, ["openssl req -nodes ", Key, " -subj '/CN=", Name, "' -keyout ", Name, ".key -out ", Name, ".csr"]),
+        Sign(Name, By, ["-extfile leaf.ext ", Days])
+    end,
+    Year = "-days 3650",
+    Ca("ca"),
+    Ca("stranger-ca"),
+    shell(Dir, ["openssl req -nodes ", Ec, " -subj /CN=intermediate -keyout intermediate.key -out intermediate.csr"]),
+    ok = file:write_file(filename:join(Dir, "ca.ext"), "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n"),
+    Sign("intermediate", "ca", ["-extfile ca.ext ", Year]),
+    Certificate("ec", Ec, "intermediate", Year),
+    shell(Dir, "cat ec.pem intermediate.pem >ec-chain.pem"),
+    Certificate("rsa", "-newkey rsa:2048", "ca", Year),
+    shell(Dir, "cat rsa.pem rsa.key >rsa-both.pem"),
+    Certificate("ed25519", "-newkey ed25519", "ca", Year),
+    Certificate("encrypted", Ec, "ca", Year),
+    shell(Dir, "openssl pkcs8 -topk8 -v2 aes-256-cbc -passout pass:secret -in encrypted.key -out encrypted.tmp"),
+    shell(Dir, "mv encrypted.tmp encrypted.key"),
+    Certificate("stranger", Ec, "stranger-ca", Year),
+    %% openssl x509 takes no date in the past, but a negative number of days.
+    Certificate("expired", Ec, "ca", "-days -1"),
+    ok = file:write_file(filename:join(Dir, "certificates"), "made\n").
+
+shell(Dir, Command0) ->
+    Command = unicode:characters_to_list(Command0),
+    Output = os:cmd("cd '" ++ Dir ++ "' && { " ++ Command ++ "; } 2>&1; echo status=$?"),
+    case string:find(Output, "status=0\n", trailing) of
+        nomatch -> error({Command, Output});
+        _ -> ok
+    end.
