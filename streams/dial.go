@@ -423,6 +423,11 @@ func (e *Endpoint) introduce(ctx context.Context, o outcome, d Dial) (*Channel, 
 		closeConn(conn, CloseWireVersion, words.Error())
 		return nil, CodeWireVersion, words
 	}
+	if peer.Node != d.Node {
+		words := fmt.Errorf("the node there is %s: what says where %s is, its name, a table or epmd, leads elsewhere", peer.Node, d.Node)
+		closeConn(conn, CloseNone, words.Error())
+		return nil, CodePeerRefused, words
+	}
 	if err := e.authenticate(o.settings, conn, peer); err != nil {
 		closeConn(conn, CloseRefused, "")
 		return nil, CodeUntrusted, err

@@ -338,3 +338,13 @@ func TestDialByName(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// An old entry of a table or of epmd may lead to another node, and any address back to the dialler itself.
+func TestDialRefusesAnotherNode(t *testing.T) {
+	a := start(t, testConfig(t))
+	b, at := listening(t, testConfig(t))
+	_, err := a.Dial(within(t), Dial{Node: "c@h", Local: "a@h", Targets: to(at).Targets})
+	wantCode(t, err, CodePeerRefused, "c@h", "the node there is b@h")
+	_, err = b.Dial(within(t), Dial{Node: "c@h", Local: "b@h", Targets: to(at).Targets})
+	wantCode(t, err, CodePeerRefused, "calls itself b@h, as this node")
+}

@@ -343,6 +343,9 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, 
 	if peer.Wire != wireVersion {
 		return nil, CloseWireVersion, fmt.Errorf("the dialler speaks wire version %d, this node %d", peer.Wire, wireVersion)
 	}
+	if peer.Node == l.node {
+		return nil, CloseProtocol, fmt.Errorf("the dialler calls itself %s, as this node: the address it dialled leads back to it, or two nodes have one name", l.node)
+	}
 	if err := e.authenticate(a.settings, conn, peer); err != nil {
 		return nil, CloseRefused, err
 	}

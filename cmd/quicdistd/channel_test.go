@@ -208,7 +208,7 @@ func wantGoodEnd(t *testing.T, v *vm) {
 func TestTheEndDeliversWhatWasSent(t *testing.T) {
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
-			a, terminate := bridgedIn(t, context.Background())
+			a, terminate := bridgedIn(t, t.TempDir())
 			a.greet().configure()
 			b := configured(t)
 			onA, onB := connect(a, b, b.listen())
@@ -228,7 +228,7 @@ func TestTheEndDeliversWhatWasSent(t *testing.T) {
 func TestTheEndDoesNotWaitForAPeerThatDoesNotRead(t *testing.T) {
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
-			a, terminate := bridgedIn(t, context.Background())
+			a, terminate := bridgedIn(t, t.TempDir())
 			a.greet().configure()
 			b := configured(t)
 			udpPort := b.listen()
@@ -246,7 +246,7 @@ func TestTheEndDoesNotWaitForAPeerThatDoesNotRead(t *testing.T) {
 func TestTheEndDoesNotWaitForAVMThatDoesNotRead(t *testing.T) {
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
-			a, terminate := bridgedIn(t, context.Background())
+			a, terminate := bridgedIn(t, t.TempDir())
 			a.greet().configure()
 			b := configured(t)
 			onA, onB := connect(a, b, b.listen())
@@ -265,7 +265,7 @@ func TestTheEndDoesNotWaitForAVMThatDoesNotRead(t *testing.T) {
 func TestTheEndDoesNotWaitForRequests(t *testing.T) {
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
-			v, terminate := bridgedIn(t, context.Background())
+			v, terminate := bridgedIn(t, t.TempDir())
 			v.greet().configure()
 			v.put(v.dialMessage(silentUDP(t), 10*patience()))
 			v.wantServing()

@@ -19,6 +19,7 @@ import (
 type process struct {
 	*vm
 	cmd    *exec.Cmd
+	dir    string       // for temporary files
 	stdout *os.File     // the end that the VM reads
 	stderr bytes.Buffer // to be read when it has ended
 }
@@ -40,7 +41,8 @@ func started(t *testing.T) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: executable(), stdout: outR}
+	p := &process{cmd: executable(), stdout: outR, dir: shortDir(t)}
+	p.cmd.Env = append(p.cmd.Env, "TMPDIR="+p.dir, "XDG_RUNTIME_DIR=")
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, stdout, &p.stderr
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -65,6 +67,17 @@ func started(t *testing.T) *process {
 		outR.Close()
 	})
 	return p
+}
+
+// shortDir is t.TempDir with a name that leaves room for that of a socket.
+func shortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // die closes the VM's ends of both pipes.

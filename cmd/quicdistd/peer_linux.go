@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,15 +59,36 @@ func checkPeer(conn *net.UnixConn) error {
 	return nil
 }
 
-// lockDir opens a folder and locks it. The lock ends with the process, however it ends.
+// lockDir opens and locks a folder that makeDir made: of this user, and nobody else's to enter. The lock ends with the
+// process, however that ends. A folder that was removed in between is an error.
 func lockDir(path string) (*os.File, error) {
-	dir, err := os.Open(path)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	dir := os.NewFile(uintptr(fd), path)
+	if err := lockOwn(dir); err != nil {
 		_ = dir.Close()
 		return nil, err
 	}
 	return dir, nil
+}
+
+func lockOwn(dir *os.File) error {
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return err
+	}
+	locked, err := dir.Stat()
+	if err != nil {
+		return err
+	}
+	named, err := os.Lstat(dir.Name())
+	if err != nil {
+		return err
+	}
+	if owner, ok := locked.Sys().(*syscall.Stat_t); !ok || int(owner.Uid) != os.Getuid() ||
+		locked.Mode().Perm() != 0o700 || !os.SameFile(locked, named) {
+		return errors.New("not a folder of this user alone")
+	}
+	return nil
 }

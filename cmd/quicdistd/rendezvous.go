@@ -30,7 +30,10 @@ const (
 	// maxPath is what fits into a sockaddr_un everywhere, its final zero included.
 	maxPath = 104
 
-	dirPattern = "quicdistd-*"
+	// dirPattern is for names that nobody else has a use for.
+	dirPattern = ".quicdistd-run-*"
+
+	socketName = "socket"
 )
 
 type token [tokenLen]byte
@@ -53,14 +56,9 @@ func newRendezvous(base string, log *slog.Logger) (*rendezvous, error) {
 		return nil, err
 	}
 	sweep(base)
-	path, err := os.MkdirTemp(base, dirPattern)
+	dir, err := makeDir(base)
 	if err != nil {
 		return nil, err
-	}
-	dir, err := lockDir(path)
-	if err != nil {
-		_ = os.RemoveAll(path)
-		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	r := &rendezvous{dir: dir, log: log, expected: make(map[token]chan *net.UnixConn)}
 	if len(r.path()) >= maxPath {
@@ -75,20 +73,40 @@ func newRendezvous(base string, log *slog.Logger) (*rendezvous, error) {
 	return r, nil
 }
 
-func (r *rendezvous) path() string { return filepath.Join(r.dir.Name(), "socket") }
+func (r *rendezvous) path() string { return filepath.Join(r.dir.Name(), socketName) }
 
-func (r *rendezvous) remove() {
-	_ = os.RemoveAll(r.dir.Name())
-	_ = r.dir.Close()
+func (r *rendezvous) remove() { removeDir(r.dir) }
+
+// makeDir makes a folder in base and locks it. Another sidecar's sweep may come between the two: then it is made again.
+func makeDir(base string) (*os.File, error) {
+	for try := 1; ; try++ {
+		path, err := os.MkdirTemp(base, dirPattern)
+		if err != nil {
+			return nil, err
+		}
+		dir, err := lockDir(path)
+		if err == nil {
+			return dir, nil
+		}
+		if try == 10 {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+	}
 }
 
-// sweep removes what killed sidecars have left. What it cannot remove, another user's above all, it leaves.
+// removeDir removes a folder that lockDir has locked, if it holds nothing but a socket, and then lets go of it.
+func removeDir(dir *os.File) {
+	_ = os.Remove(filepath.Join(dir.Name(), socketName))
+	_ = os.Remove(dir.Name())
+	_ = dir.Close()
+}
+
+// sweep removes what killed sidecars have left: folders of ours that nobody locks.
 func sweep(base string) {
 	left, _ := filepath.Glob(filepath.Join(base, dirPattern))
 	for _, path := range left {
 		if dir, err := lockDir(path); err == nil {
-			_ = os.RemoveAll(path)
-			_ = dir.Close()
+			removeDir(dir)
 		}
 	}
 }

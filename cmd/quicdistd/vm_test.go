@@ -75,22 +75,22 @@ func newVM(t testing.TB, stdin io.WriteCloser, out io.Reader) *vm {
 // bridged starts a bridge in this process, and ends it with the test.
 func bridged(t testing.TB) *vm {
 	t.Helper()
-	v, _ := bridgedIn(t, context.Background())
+	v, _ := bridgedIn(t, t.TempDir())
 	return v
 }
 
-// bridgedIn starts a bridge that has not been greeted. The function that it returns ends the context in which it runs, as
-// SIGTERM does.
-func bridgedIn(t testing.TB, ctx context.Context) (*vm, context.CancelFunc) {
+// bridgedIn starts a bridge that has not been greeted, with this folder for its sockets. The function that it returns ends
+// the bridge as SIGTERM does.
+func bridgedIn(t testing.TB, runtimeDir string) (*vm, context.CancelFunc) {
 	t.Helper()
-	ctx, terminate := context.WithCancel(ctx)
+	ctx, terminate := context.WithCancel(context.Background())
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	v := newVM(t, inW, outR)
 	w := portproto.NewWriter(outW)
 	go func() {
 		defer close(v.ended)
-		v.err = newBridge(w, newLogger(w)).Run(ctx, inR)
+		v.err = newBridge(w, newLogger(w), runtimeDir).Run(ctx, inR)
 		inR.Close() // releases the bridge's reader, and the VM's writers
 		outW.Close()
 	}()
@@ -288,7 +288,13 @@ func configured(t testing.TB) *vm {
 
 func (v *vm) configure() *vm {
 	v.t.Helper()
+	return v.configureWith("")
+}
+
+func (v *vm) configureWith(plane portproto.DataPlane) *vm {
+	v.t.Helper()
 	m := v.configuration()
+	m.DataPlane = plane
 	v.put(m)
 	if ok := expect[*portproto.OK](v); ok.ID != m.ID {
 		v.t.Fatalf("%s answers configure id=%d", ok, m.ID)

@@ -86,6 +86,9 @@
     acceptor :: undefined | {pid(), reference()},
     %% Accepted channels that no acceptor has been told of, newest first.
     waiting = [] :: [channel()],
+    %% Frames that the port was too busy to take, oldest first, and since when.
+    unsent = [] :: [iodata()],
+    blocked_since = 0 :: integer(),
     next_id = 1 :: pos_integer(),
     requests = #{} :: #{non_neg_integer() => #request{}},
     channels = #{} :: #{non_neg_integer() => #channel{}},
@@ -98,8 +101,11 @@
 -define(HELLO_TIMEOUT, 5000).
 -define(STOP_TIMEOUT, 1700).
 -define(LISTEN_TIMEOUT, 10000).
+-define(CALL_TIMEOUT, 5000).
 -define(STABLE, 10000).
 -define(MAX_DELAY, 5000).
+-define(WEDGED, 5000).
+-define(FLUSH_INTERVAL, 20).
 %% NAT bindings for UDP live 30 s and more (RFC 4787); a peer whose sidecar was replaced is noticed
 %% by the next keep-alive.
 -define(KEEP_ALIVE, 5000).
@@ -171,13 +177,13 @@ release(#{id := Id, port := Port}) ->
 %% @doc The options that are in use.
 -spec options() -> {ok, quic_dist_config:options()} | {error, reason()}.
 options() ->
-    call(options, infinity).
+    call(options, ?CALL_TIMEOUT).
 
 %% @doc What is known of the sidecar: `state' (`up', or why not), `executable', `os_pid', `listen'
 %% (IP address and UDP port, or `undefined') and the number of `channels'.
 -spec info() -> #{atom() => term()} | {error, reason()}.
 info() ->
-    call(info, infinity).
+    call(info, ?CALL_TIMEOUT).
 
 %% Not gen_statem's default, which calls from a process of its own: the caller is to be the owner.
 call(Request, Timeout) ->
@@ -238,8 +244,7 @@ hide(_, Value) -> Value.
 terminate(_, _, #data{port = undefined}) ->
     ok;
 terminate(_, _, #data{port = Port} = Data) ->
-    %% Not suspended by a sidecar that has stopped reading: it is killed below.
-    _ = try_command(Port, quic_dist_proto:control(stop, #{}), [nosuspend]),
+    _ = try_command(Port, quic_dist_proto:control(stop, #{})),
     receive
         {Port, {exit_status, _}} -> ok;
         {'EXIT', Port, _} -> ok
@@ -387,9 +392,7 @@ handle_common(cast, close_listener, State, #data{listener = Listener} = Data0) -
     Data = Data0#data{listener = undefined},
     case {State, Listener} of
         {up, #{}} ->
-            Id = Data#data.next_id,
-            send(Data, close_listener, #{id => Id}),
-            {keep_state, Data#data{next_id = Id + 1}};
+            {keep_state, send(close_listener, #{id => 0}, Data)};
         _ ->
             {keep_state, Data}
     end;
@@ -416,6 +419,25 @@ handle_common(info, {Port, {exit_status, Status}}, State, #data{port = Port} = D
     );
 handle_common(info, {'EXIT', Port, Reason}, _, #data{port = Port} = Data) ->
     fail(text("the port of quicdistd ended: ~0tp", [Reason]), Data);
+handle_common(info, flush, _, Data0) ->
+    case flush(Data0) of
+        #data{unsent = [_ | _], blocked_since = Since, os_pid = OsPid} = Data ->
+            case erlang:monotonic_time(millisecond) - Since > ?WEDGED of
+                false ->
+                    {keep_state, Data};
+                true ->
+                    fail(
+                        text(
+                            "quicdistd (operating system process ~w) has not read for ~w ms: it is "
+                            "stopped or hangs; connections lost: ~w; another is started",
+                            [OsPid, ?WEDGED, maps:size(Data#data.channels)]
+                        ),
+                        Data
+                    )
+            end;
+        Data ->
+            {keep_state, Data}
+    end;
 handle_common(info, {'DOWN', Monitor, process, _, _}, _, Data) ->
     {keep_state, process_down(Monitor, Data)};
 handle_common(info, {'EXIT', Parent, Reason}, _, _) when is_pid(Parent) ->
@@ -471,12 +493,12 @@ open(File, Data0) ->
                     {os_pid, Pid} -> Pid;
                     undefined -> undefined
                 end,
-            Data = Data0#data{port = Port, os_pid = OsPid},
-            send(Data, hello, #{
+            Hello = #{
                 protocol => quic_dist_proto:protocol(),
                 build => build(),
                 otp => list_to_binary(erlang:system_info(otp_release))
-            }),
+            },
+            Data = send(hello, Hello, Data0#data{port = Port, os_pid = OsPid}),
             {next_state, starting, Data, [{state_timeout, ?HELLO_TIMEOUT, hello}]}
     catch
         error:Reason ->
@@ -488,16 +510,17 @@ open(File, Data0) ->
             )
     end.
 
-configure(#data{config = {ok, Options}, reset_key = ResetKey} = Data) ->
+configure(#data{config = {ok, Options}, reset_key = ResetKey} = Data0) ->
     Given = [certfile, keyfile, password, cacertfile, log_level, data_plane],
     Fields = maps:with(Given, Options),
-    send(Data, configure, Fields#{
+    Configure = Fields#{
         id => 0,
         reset_key => ResetKey,
         keep_alive => ?KEEP_ALIVE,
         idle_timeout => idle_timeout(),
         hello_timeout => setup_time()
-    }),
+    },
+    Data = send(configure, Configure, Data0),
     {next_state, configuring, Data, [{state_timeout, ?HELLO_TIMEOUT, configure}]}.
 
 restore_listener(#data{listener = undefined} = Data) ->
@@ -506,8 +529,7 @@ restore_listener(Data) ->
     send_listen(Data).
 
 send_listen(#data{listener = Listener} = Data) ->
-    send(Data, listen, (maps:remove(bound, Listener))#{id => 0}),
-    {keep_state, Data}.
+    {keep_state, send(listen, (maps:remove(bound, Listener))#{id => 0}, Data)}.
 
 enter_up(#data{os_pid = OsPid, executable = File} = Data0) ->
     quic_dist_log:log(info, "quicdistd is up", [{os_pid, OsPid}, {executable, File}]),
@@ -551,6 +573,7 @@ fail(Text, Data0) ->
         error = Text,
         failures = Failures,
         up_since = undefined,
+        unsent = [],
         waiting = [],
         requests = #{},
         channels = #{},
@@ -605,8 +628,8 @@ try_close(Port) ->
 
 %% Requests
 
-request(Tag, Parameters, Answer, {Pid, _} = From, #data{next_id = Id} = Data) ->
-    send(Data, Tag, Parameters#{id => Id}),
+request(Tag, Parameters, Answer, {Pid, _} = From, #data{next_id = Id} = Data0) ->
+    Data = send(Tag, Parameters#{id => Id}, Data0),
     Monitor = monitor(process, Pid),
     Request = #request{
         answer = Answer, from = From, monitor = Monitor, parameters = Parameters
@@ -617,16 +640,34 @@ request(Tag, Parameters, Answer, {Pid, _} = From, #data{next_id = Id} = Data) ->
         monitors = (Data#data.monitors)#{Monitor => {request, Id}}
     }.
 
-send(#data{port = Port}, Tag, Fields) ->
-    %% A port that has just died is noticed by its exit status.
-    _ = try_command(Port, quic_dist_proto:control(Tag, Fields), []),
-    ok.
+%% Never waits. A sidecar reads its pipe always; behind one that does not, frames queue here for
+%% ?WEDGED, and then it is replaced. A port that has just died is noticed by its exit status.
+send(Tag, Fields, #data{unsent = Unsent} = Data) ->
+    Data1 = Data#data{unsent = Unsent ++ [quic_dist_proto:control(Tag, Fields)]},
+    case Unsent of
+        [] -> flush(Data1#data{blocked_since = erlang:monotonic_time(millisecond)});
+        _ -> Data1
+    end.
 
-try_command(Port, Frame, Options) ->
-    try
-        erlang:port_command(Port, Frame, Options)
+flush(#data{unsent = []} = Data) ->
+    Data;
+flush(#data{port = Port, unsent = [Frame | Rest]} = Data) ->
+    case try_command(Port, Frame) of
+        true ->
+            flush(Data#data{unsent = Rest});
+        busy ->
+            _ = erlang:send_after(?FLUSH_INTERVAL, self(), flush),
+            Data;
+        closed ->
+            Data#data{unsent = []}
+    end.
+
+try_command(Port, Frame) ->
+    try erlang:port_command(Port, Frame, [nosuspend]) of
+        true -> true;
+        false -> busy
     catch
-        error:badarg -> false
+        error:badarg -> closed
     end.
 
 %% Frames from the sidecar
@@ -660,8 +701,7 @@ received({control, closed, #{channel := Id, reason := Reason, text := Text}}, Da
 received({control, accepted, #{channel := Id} = Fields}, Data0) ->
     case Data0 of
         #data{acceptor = undefined, waiting = Waiting} when length(Waiting) >= ?MAX_WAITING ->
-            send(Data0, close, #{channel => Id}),
-            keep_state_and_data;
+            {keep_state, send(close, #{channel => Id}, Data0)};
         _ ->
             {keep_state, hand_over(channel(Fields, Data0), Data0)}
     end;
@@ -716,8 +756,7 @@ answered(#request{from = From, answer = listening, parameters = Listener0}, Fiel
 answered(#request{from = From, answer = resolved}, #{addresses := Texts}, Data) ->
     answer(From, {ok, [parse_address(Text) || Text <- Texts]}, Data);
 answered(#request{from = abandoned, answer = dialled}, #{channel := Id}, Data) ->
-    send(Data, close, #{channel => Id}),
-    {keep_state, Data};
+    {keep_state, send(close, #{channel => Id}, Data)};
 answered(#request{from = {Pid, _} = From, answer = dialled}, Fields, Data) ->
     Channel = channel(Fields, Data),
     answer(From, {ok, Channel}, own(Channel, Pid, Data)).
@@ -778,18 +817,16 @@ process_down(Monitor, #data{acceptor = {_, Monitor}} = Data) ->
 process_down(Monitor, #data{monitors = Monitors0} = Data0) ->
     case maps:take(Monitor, Monitors0) of
         {{request, Id}, Monitors} ->
-            send(Data0, cancel, #{id => Id}),
             #data{requests = #{Id := Request} = Requests} = Data0,
-            Data0#data{
+            send(cancel, #{id => Id}, Data0#data{
                 monitors = Monitors,
                 requests = Requests#{Id := Request#request{from = abandoned}}
-            };
+            });
         {{channel, Id}, Monitors} ->
-            send(Data0, close, #{channel => Id}),
-            Data0#data{
+            send(close, #{channel => Id}, Data0#data{
                 monitors = Monitors,
                 channels = maps:remove(Id, Data0#data.channels)
-            };
+            });
         error ->
             Data0
     end.

@@ -42,6 +42,8 @@
     id :: non_neg_integer(),
     owner :: reference(),
     dhandle :: undefined | erlang:dist_handle(),
+    %% Has the channel ended, before the handshake has?
+    closed = false :: boolean(),
     %% Bytes consumed for which no credit has been granted.
     owed = 0 :: non_neg_integer(),
     %% The beginning of a distribution frame, newest part first, its size, and the size wanted.
@@ -257,22 +259,29 @@ input_init(#{port := Port, id := Id} = Channel, Output, Caller) ->
 
 %% Frames wait here, oldest first, for the handshake to ask for them; those that come right behind
 %% its last one, for the emulator to be ready. The window bounds them.
-input_handshake(In0, Frames) ->
+%%
+%% A channel that closes meanwhile is an answer to who asks for more, and nobody's end: of two
+%% simultaneous attempts the one that is told "nok" has to wait for the other, and net_kernel ends it.
+input_handshake(#in{owner = Owner, closed = Closed} = In, Frames) ->
     receive
         {data, Payload} ->
-            {New, In} = cut(Payload, In0),
-            input_handshake(owe(byte_size(Payload), In), Frames ++ New);
+            {New, In1} = cut(Payload, In),
+            input_handshake(owe(byte_size(Payload), In1), Frames ++ New);
         {Ref, recv} when Frames =/= [] ->
             reply(Ref, {ok, binary_to_list(hd(Frames))}),
-            input_handshake(In0, tl(Frames));
+            input_handshake(In, tl(Frames));
+        {Ref, recv} when Closed ->
+            reply(Ref, {error, closed}),
+            input_handshake(In, Frames);
         {handshake_complete, DHandle} ->
             process_flag(priority, normal),
             put_frames(DHandle, Frames),
-            input(In0#in{dhandle = DHandle});
-        closed when Frames =:= [] ->
-            exit(connection_closed);
-        {'DOWN', Owner, process, _, _} when Owner =:= In0#in.owner ->
-            exit(connection_closed)
+            not Closed orelse exit(connection_closed),
+            input(In#in{dhandle = DHandle});
+        closed ->
+            input_handshake(In#in{closed = true}, Frames);
+        {'DOWN', Owner, process, _, _} ->
+            input_handshake(In#in{closed = true}, Frames)
     end.
 
 input(#in{owner = Owner} = In) ->
