@@ -311,7 +311,7 @@ func TestAlternateMixesFamilies(t *testing.T) {
 		"::1 ::2 ::3 ::4 ::5 ::6 ::7 ::8 ::9 10.0.0.1": "::1 10.0.0.1 ::2 ::3 ::4 ::5 ::6 ::7",
 	} {
 		var addrs []netip.Addr
-		for _, s := range strings.Fields(in) {
+		for s := range strings.FieldsSeq(in) {
 			addrs = append(addrs, netip.MustParseAddr(s))
 		}
 		var got []string

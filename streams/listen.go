@@ -305,8 +305,8 @@ func (e *Endpoint) turnAway(a *arrival, conn *quic.Conn, code ErrorCode, err err
 // other at once, one gives up.
 func (e *Endpoint) logRefusal(a *arrival, from net.Addr, err error) {
 	level := slog.LevelWarn
-	if _, alert := errors.AsType[*quic.TransportError](err); !alert {
-		if reason := Reason(err); reason == PeerClosed || reason == ConnectionLost {
+	if end, ok := errors.AsType[*EndError](err); ok && (end.Reason == PeerClosed || end.Reason == ConnectionLost) {
+		if _, alert := errors.AsType[*quic.TransportError](end.Err); !alert {
 			level = slog.LevelInfo
 		}
 	}

@@ -58,6 +58,7 @@ func TestAStalledChannelStallsNoOther(t *testing.T) {
 	wantSame(t, "past a stalled channel", b.take(onB, len(sent), 1<<20), sent)
 	other.Wait()
 	a.put(&portproto.Close{Channel: stalledA})
+	a.wantClosed(stalledA, portproto.ReasonLocal)
 }
 
 // What a sidecar holds for a VM that does not read is bounded: its peer's VM gets no credit for more.

@@ -36,7 +36,7 @@ func leaked(d time.Duration) string {
 		stacks := make([]byte, 1<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
 		var left []string
-		for _, g := range strings.Split(string(stacks), "\n\n") {
+		for g := range strings.SplitSeq(string(stacks), "\n\n") {
 			if strings.Contains(g, "quic") && !strings.Contains(g, ".TestMain(") {
 				left = append(left, g)
 			}

@@ -366,6 +366,7 @@ func (v *vm) write(channel uint32, p []byte, size int) bool {
 		v.mu.Lock()
 		c.credit -= int64(n)
 		closed := c.closed != nil
+		v.change.Broadcast()
 		v.mu.Unlock()
 		if closed {
 			return false

@@ -114,7 +114,13 @@ close(_Listener) ->
 -spec accept(listener()) -> pid().
 accept({quic_dist, Listener}) ->
     Kernel = self(),
-    spawn_opt(fun() -> acceptor_init(Kernel, Listener) end, [link, {priority, max}]).
+    start(fun() -> acceptor_init(Kernel, Listener) end, [link, {priority, max}]).
+
+%% The options never ask for a monitor.
+start(Fun, Options) ->
+    Pid = spawn_opt(Fun, Options),
+    true = is_pid(Pid),
+    Pid.
 
 %% A channel may end while it is being handed over, and the acceptor is linked to it for that time:
 %% it traps exits, and no peer ends it.
@@ -148,7 +154,8 @@ offer(Kernel, Ctrl, #{address := Ip, udp_port := UdpPort}) ->
         {Kernel, controller, Supervisor} ->
             %% If the channel has ended meanwhile, the supervisor finds that out.
             _ = quic_dist_plane:hand_over(Ctrl, Supervisor),
-            Supervisor ! {self(), controller};
+            Supervisor ! {self(), controller},
+            ok;
         {Kernel, unsupported_protocol} ->
             exit(unsupported_protocol);
         {'EXIT', Kernel, Reason} ->
@@ -166,7 +173,7 @@ offer(Kernel, Ctrl, #{address := Ip, udp_port := UdpPort}) ->
 ) -> pid().
 accept_connection(Acceptor, {Ctrl, Address}, MyNode, Allowed, SetupTime) ->
     Kernel = self(),
-    spawn_opt(
+    start(
         fun() ->
             receive
                 {Acceptor, controller} ->
@@ -220,12 +227,12 @@ is_node_name(Node) when is_atom(Node) ->
 is_node_name(_) ->
     false.
 
-%% @doc Starts the connection supervisor of an outgoing connection: it finds the node, opens a channel
-%% and starts the distribution handshake. Called by net_kernel.
+%% @doc Starts the connection supervisor of an outgoing connection: it finds the node, opens a
+%% channel and starts the distribution handshake. Called by net_kernel.
 -spec setup(node(), normal | hidden, node(), longnames | shortnames, timeout()) -> pid().
 setup(Node, Type, MyNode, LongOrShortNames, SetupTime) ->
     Kernel = self(),
-    spawn_opt(
+    start(
         fun() -> do_setup(Kernel, Node, Type, MyNode, LongOrShortNames, SetupTime) end,
         dist_util:net_ticker_spawn_options()
     ).

@@ -2,7 +2,8 @@
 %%
 %% Sources in the order of their rank; the first that names an option decides it:
 %% <ol>
-%% <li>boot flags, `-quic_dist Key Value'; a value is an Erlang term, or else taken as a string;</li>
+%% <li>boot flags, `-quic_dist Key Value'; a value is an Erlang term, or else taken as a
+%%     string;</li>
 %% <li>the file named by `-quic_dist_optfile File': `{Key, Value}.' terms, or one list of them;</li>
 %% <li>the environment of the application `quic_dist': sys.config of a release or of `-config', or
 %%     `application:set_env/3' before `net_kernel:start/2'.</li>

@@ -9,7 +9,8 @@
 
 -include_lib("kernel/include/file.hrl").
 
-%% @doc The executable's absolute path, or one line that lists each place tried and what was found there.
+%% @doc The executable's absolute path, or one line that lists each place tried and what was found
+%% there.
 -spec find(quic_dist_config:options()) -> {ok, file:filename_all()} | {error, string()}.
 find(#{executable := File}) ->
     first([unicode:characters_to_list(File)], []);

@@ -1,8 +1,8 @@
 %% @doc From node names to UDP ports and addresses, our own and others'.
 %%
 %% A node's port is, in this order: in the table `nodes', for `port@host' in its name, or known to
-%% the node's epmd module, which is called as inet_tcp_dist calls it. Host names are resolved in the sidecar:
-%% net_kernel must not wait for a resolver, and at boot there is none.
+%% the node's epmd module, which is called as inet_tcp_dist calls it. Host names are resolved in the
+%% sidecar: net_kernel must not wait for a resolver, and at boot there is none.
 -module(quic_dist_names).
 
 -export([listen_ports/3, listen_address/2, register/2]).
@@ -55,8 +55,8 @@ loopback({ok, {127, _, _, _} = Address}) -> list_to_binary(inet:ntoa(Address));
 loopback({ok, {0, 0, 0, 0, 0, 0, 0, 1}}) -> <<"::1">>;
 loopback(_) -> <<>>.
 
-%% @doc Registers with the epmd module, unless there is none or the name says the port. Any creation it hands
-%% out is not used.
+%% @doc Registers with the epmd module, unless there is none or the name says the port. Any creation
+%% it hands out is not used.
 -spec register(atom(), inet:port_number()) -> ok | {error, term()}.
 register(Name, UdpPort) ->
     case udp_port(atom_to_list(Name)) =/= error orelse no_epmd() of

@@ -1,8 +1,8 @@
 %% @doc A data plane: how a channel's data gets from the emulator to the sidecar.
 %%
 %% The sidecar chooses it when it announces a channel, as the option `data_plane' allows: a channel
-%% with a socket is carried by {@link quic_dist_socket}, one without by {@link quic_dist_stdio}. What
-%% is above this knows nothing of either.
+%% with a socket is carried by {@link quic_dist_socket}, one without by {@link quic_dist_stdio}.
+%% What is above this knows nothing of either.
 -module(quic_dist_plane).
 
 -export([open/1, hand_over/2, hs_data/1]).

@@ -1,6 +1,6 @@
-%% @doc The `socket' data plane: a channel's data travels through a Unix-domain socket of its own. The
-%% emulator's tcp_inet port is the distribution controller, so that no Erlang process touches the
-%% data, and back-pressure, nodedown reasons and what a halting node still delivers are TCP's.
+%% @doc The `socket' data plane: a channel's data travels through a Unix-domain socket of its own.
+%% The emulator's tcp_inet port is the distribution controller, so that no Erlang process touches
+%% the data, and back-pressure, nodedown reasons and what a halting node still delivers are TCP's.
 -module(quic_dist_socket).
 -behaviour(quic_dist_plane).
 

@@ -7,8 +7,9 @@
 %% '''
 %%
 %% The output handler is the distribution controller. It and the input handler are linked, and the
-%% output handler to the connection supervisor: they end together. Neither traps exits, so
-%% net_kernel's `exit(Controller, disconnect)' works at once and a simultaneous connect cannot wedge.
+%% output handler to the connection supervisor: they end together. Neither traps exits, so that
+%% net_kernel's `exit(Controller, disconnect)' works at once and a simultaneous connect cannot
+%% wedge.
 %%
 %% Back-pressure, outwards: without credit from the sidecar the output handler takes no more data
 %% from the emulator, whose own queue then fills up and suspends senders (`busy_dist_port').
@@ -59,8 +60,8 @@
 %% The output handler gathers this much before it writes.
 -define(BATCH, 16#10000).
 
-%% @private When it returns the output handler owns the channel, so that nothing can be written after
-%% the channel's close.
+%% @private When it returns the output handler owns the channel, so that nothing can be written
+%% after the channel's close.
 -spec open(quic_dist_port:channel()) -> {ok, #ctrl{}} | {error, term()}.
 open(Channel) ->
     Caller = self(),
@@ -261,7 +262,8 @@ input_init(#{port := Port, id := Id} = Channel, Output, Caller) ->
 %% its last one, for the emulator to be ready. The window bounds them.
 %%
 %% A channel that closes meanwhile is an answer to who asks for more, and nobody's end: of two
-%% simultaneous attempts the one that is told "nok" has to wait for the other, and net_kernel ends it.
+%% simultaneous attempts the one that is told "nok" has to wait for the other, and net_kernel ends
+%% it.
 input_handshake(#in{owner = Owner, closed = Closed} = In, Frames) ->
     receive
         {data, Payload} ->

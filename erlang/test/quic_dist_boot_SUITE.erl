@@ -42,6 +42,7 @@
 ]).
 
 -include_lib("stdlib/include/assert.hrl").
+-include_lib("kernel/include/net_address.hrl").
 
 -import(quic_dist_node, [call/2, connect/2, scale/1]).
 
@@ -127,7 +128,9 @@ ping_both_ways(A, B) ->
     NodeB = name(B),
     ?assertEqual(pong, ping(A, NodeB)),
     true = call(A, fun() -> erlang:disconnect_node(NodeB) end),
-    quic_dist_node:wait_until(disconnected, fun() -> call(B, fun() -> nodes(connected) =:= [] end) end),
+    quic_dist_node:wait_until(disconnected, fun() ->
+        call(B, fun() -> nodes(connected) end) =:= []
+    end),
     ?assertEqual(pong, ping(B, NodeA)),
     ?assertEqual([NodeA], call(B, fun() -> nodes() end)).
 
@@ -206,11 +209,12 @@ listen_port_option(_Config) ->
     ?assertEqual([Min, Max], [element(2, listens(N)) || N <- [First, Second]]),
     ?assert(element(2, listens(Any)) > 0),
     ping_both_ways(First, Second),
-    {exit_status, 1, Output} = boot(["-name", quic_dist_node:unique("n") ++ "@127.0.0.1",
-        "-quic_dist", "listen_port", lists:flatten(io_lib:format("{~w,~w}", [Min, Max]))]),
+    Range = lists:flatten(io_lib:format("{~w,~w}", [Min, Max])),
+    Name = quic_dist_node:unique("n") ++ "@127.0.0.1",
+    {exit_status, 1, Output} = boot(["-name", Name, "-quic_dist", "listen_port", Range]),
     ?assertMatch({match, _}, re:run(Output, integer_to_list(Max) ++ ".*in use")).
 
-%% Kernel's inet_dist_listen_min and inet_dist_listen_max bound the UDP port as they bound inet_tcp's.
+%% Kernel's inet_dist_listen_min and inet_dist_listen_max bound the UDP port as they do inet_tcp's.
 kernel_listen_range(_Config) ->
     Min = port(),
     Max = port(),
@@ -317,8 +321,8 @@ kernel_interface(_Config) ->
     Ours = start(Options#{name => Name(), quic_dist => [{listen_address, "127.0.0.3"}]}),
     ?assertMatch({{127, 0, 0, 3}, _}, listens(Ours)).
 
-%% An epmd module with address_please/3 that knows the port too is asked just what inet_tcp_dist asks
-%% it, and believed.
+%% An epmd module with address_please/3 that knows the port too is asked just what inet_tcp_dist
+%% asks it, and believed.
 addressing_epmd_module(Config) ->
     epmd_module(addressing_epmd, Config).
 
@@ -383,7 +387,8 @@ boot(Args, Options) ->
     ).
 
 ping_and_halt(#{node := Node}) ->
-    ["-eval", lists:flatten(io_lib:format("io:format(\"~~p~~n\", [net_adm:ping('~ts')]), halt().", [Node]))].
+    Expression = "io:format(\"~~p~~n\", [net_adm:ping('~ts')]), halt().",
+    ["-eval", lists:flatten(io_lib:format(Expression, [Node]))].
 
 %% The same arguments in a vm.args file, as releases have it, do the same.
 args_file(_Config) ->
@@ -428,8 +433,8 @@ without_listening(_Config) ->
     ?assertEqual(pang, ping(Peer, NodeName)),
     connect(Node, Peer).
 
-%% A node called `undefined' gets its name from the first node it connects to, is known under it, and
-%% gets another when that connection has ended and it connects again.
+%% A node called `undefined' gets its name from the first node it connects to and is known under it,
+%% has none when that connection has ended, and a name again when it connects again.
 dynamic_long_name(_Config) ->
     dynamic_name(["-name", "undefined@127.0.0.1"], numbered).
 
@@ -444,19 +449,21 @@ dynamic_name(Args, PeerName) ->
     Node = start(#{name => none, args => ["-no_epmd" | Args]}),
     ?assertEqual('nonode@nohost', name(Node)),
     Connect = fun() ->
-        quic_dist_node:wait_until(connected, fun() -> ping(Node, PeerNode) =:= pong end),
+        %% net_adm:ping asks before it has a name, and is refused.
+        connect(Node, Peer),
         Name = call(Node, fun() -> node() end),
         ?assertNotEqual('nonode@nohost', Name),
         ?assertEqual([Name], call(Peer, fun() -> nodes(hidden) end)),
         ?assertEqual(Name, call(Peer, fun() -> erpc:call(Name, erlang, node, []) end)),
+        ?assertEqual(pong, ping(Node, PeerNode)),
         Name
     end,
-    First = Connect(),
-    true = call(Peer, fun() -> erlang:disconnect_node(First) end),
+    Name = Connect(),
+    true = call(Peer, fun() -> erlang:disconnect_node(Name) end),
     quic_dist_node:wait_until(unnamed, fun() ->
         call(Node, fun() -> {node(), nodes(connected)} end) =:= {'nonode@nohost', []}
     end),
-    ?assertNotEqual(First, Connect()).
+    Connect().
 
 %% erl -remsh gives a shell on another node: what is typed is evaluated there.
 remote_shell(_Config) ->
@@ -469,22 +476,51 @@ remote_shell_without_a_name(_Config) ->
 remote_shell_with(NameArgs) ->
     Node = start(#{}),
     Name = atom_to_list(name(Node)),
-    Shell = quic_dist_node:open(
+    Shell = terminal(
         NameArgs ++
             ["-no_epmd", "-setcookie", atom_to_list(quic_dist_node:cookie()), "-proto_dist", "quic",
-                "-pa", quic_dist_node:ebin(), "-remsh", Name],
-        #{env => [{"TERM", "dumb"}]}
+                "-pa", quic_dist_node:ebin(), "-remsh", Name]
     ),
-    _ = quic_dist_node:expect(Shell, "\\(" ++ Name ++ "\\)1> ", 15000),
-    quic_dist_node:enter(Shell, "{on, node(), os:getpid()}.\n"),
-    Expected = io_lib:format("{on,'~ts',\"~w\"}", [Name, maps:get(os_pid, Node)]),
-    _ = quic_dist_node:expect(Shell, Expected, 10000),
-    quic_dist_node:enter(Shell, "persistent_term:put(typed, here).\n"),
+    screen(Shell, ["\\(", Name, "\\)1> "]),
+    keys(Shell, "{on, node(), os:getpid()}.\n"),
+    screen(Shell, io_lib:format("{on,'~ts',\"~w\"}", [Name, maps:get(os_pid, Node)])),
+    keys(Shell, "persistent_term:put(typed, here).\n"),
     quic_dist_node:wait_until(evaluated, fun() ->
         call(Node, fun() -> persistent_term:get(typed, nothing) end) =:= here
     end),
-    {timeout, _} = quic_dist_node:finish(Shell, 0),
-    ok.
+    %% The job control of the local shell: q ends it, and not the node.
+    keys(Shell, [$G band 31]),
+    screen(Shell, " --> "),
+    keys(Shell, "q\n"),
+    {Command, _} = Shell,
+    ?assertMatch({exit_status, 0, _}, quic_dist_node:finish(Command, 10000)),
+    ?assertEqual([], call(Node, fun() -> nodes(connected) end)).
+
+%% A shell connects to another only if it is on a terminal. OTP's run_erl gives it one: what is written
+%% to its pipe is typed, and what is on the screen goes to its log.
+terminal(Args) ->
+    Dir = filename:join(quic_dist_node:dir(), quic_dist_node:unique("terminal")),
+    ok = file:make_dir(Dir),
+    Line = lists:join(" ", ["exec", quic_dist_node:erl() | ["'" ++ Arg ++ "'" || Arg <- Args]]),
+    RunErl = filename:join([code:root_dir(), "bin", "run_erl"]),
+    Command = quic_dist_node:open([Dir ++ "/", Dir, lists:append(Line)], #{
+        exec => RunErl, env => [{"TERM", "dumb"}]
+    }),
+    {Command, Dir}.
+
+keys({_, Dir}, Text) ->
+    Pipe = filename:join(Dir, "erlang.pipe.1.w"),
+    {ok, File} = file:open(Pipe, [write, raw, binary, device]),
+    ok = file:write(File, Text),
+    ok = file:close(File).
+
+screen({_, Dir}, Regexp) ->
+    quic_dist_node:wait_until({on_screen, Regexp}, fun() ->
+        case file:read_file(filename:join(Dir, "erlang.log.1")) of
+            {ok, Text} -> re:run(Text, Regexp) =/= nomatch orelse Text;
+            {error, enoent} -> false
+        end
+    end).
 
 %% Distribution started and stopped twenty times in one VM works each time, and leaves no
 %% sidecar, UDP socket, process, port or file behind.
@@ -558,8 +594,8 @@ embedded_mode(_Config) ->
     ),
     ?assertEqual({exit_status, 0, "pong\n"}, Result).
 
-%% A node with -proto_dist quic inet_tcp talks quic with nodes that do, and nodes that know only
-%% inet_tcp connect to it over that.
+%% A node with two carriers, in either order, is reached by nodes that know only one of them. Which
+%% one it uses itself is OTP's choice: the one that was named last.
 two_carriers(Config) ->
     Options = fun(Carrier) ->
         #{
@@ -569,24 +605,44 @@ two_carriers(Config) ->
             paths => [proplists:get_value(epmd_modules, Config)]
         }
     end,
-    [Both, Quic, Tcp] = [start(Options(C)) || C <- [[quic, inet_tcp], quic, inet_tcp]],
-    ?assertEqual(pong, ping(Both, name(Quic))),
-    ?assertEqual(pong, ping(Tcp, name(Both))),
-    ?assertEqual(lists:sort([name(Quic), name(Tcp)]), lists:sort(call(Both, fun() -> nodes() end))),
-    Protocols = call(Both, fun() ->
-        {ok, Infos} = net_kernel:nodes_info(),
-        [{Node, element(4, proplists:get_value(address, Info))} || {Node, Info} <- Infos]
-    end),
-    ?assertEqual(lists:sort([{name(Quic), quic}, {name(Tcp), tcp}]), lists:sort(Protocols)).
+    [Quic, Tcp] = [start(Options(Carrier)) || Carrier <- [quic, inet_tcp]],
+    [
+        begin
+            Both = start(Options(Carriers)),
+            ?assertEqual(pong, ping(Quic, name(Both))),
+            ?assertEqual(pong, ping(Tcp, name(Both))),
+            Protocols = [{name(Quic), quic}, {name(Tcp), tcp}],
+            ?assertEqual(lists:sort(Protocols), protocols(Both)),
+            {NodeQuic, NodeTcp} = {name(Quic), name(Tcp)},
+            call(Both, fun() -> [true = erlang:disconnect_node(N) || N <- nodes()] end),
+            Chosen = #{quic => NodeQuic, inet_tcp => NodeTcp},
+            ?assertEqual(pong, ping(Both, maps:get(lists:last(Carriers), Chosen))),
+            ?assertEqual([lists:keyfind(maps:get(lists:last(Carriers), Chosen), 1, Protocols)],
+                protocols(Both)),
+            quic_dist_node:stop(Both)
+        end
+     || Carriers <- [[quic, inet_tcp], [inet_tcp, quic]]
+    ].
 
-%% Kernel's inet_backend socket, which makes other sockets of all that gen_tcp opens, is no obstacle.
+%% The protocol of each connection, as net_kernel has it.
+protocols(Node) ->
+    call(Node, fun() ->
+        {ok, Infos} = net_kernel:nodes_info(),
+        lists:sort([
+            {Other, (proplists:get_value(address, Info))#net_address.protocol}
+         || {Other, Info} <- Infos
+        ])
+    end).
+
+%% Kernel's inet_backend socket, which makes other sockets of all that gen_tcp opens, is no
+%% obstacle.
 socket_backend(_Config) ->
     Options = #{kernel => [{inet_backend, socket}]},
     [A, B] = [start(Options) || _ <- [1, 2]],
     ping_both_ways(A, B).
 
-%% The session that the first quic_dist had in its README: two shells, certificate and key set in the
-%% environment, distribution started by hand, pings both ways, a process on the other node that
+%% The session that the first quic_dist had in its README: two shells, certificate and key set in
+%% the environment, distribution started by hand, pings both ways, a process on the other node that
 %% displays something there.
 the_first_session(_Config) ->
     #{certs := [Cert]} = quic_dist_node:certificates([{127, 0, 0, 1}]),
@@ -665,9 +721,9 @@ configuration_sources(_Config) ->
 %% the environment; options named only in lower sources count too.
 precedence_of_sources(_Config) ->
     [P1, P2, P3] = [port(), port(), port()],
-    File = write("options", io_lib:format("{listen_port, ~w}.~n{listen_address, \"127.0.0.2\"}.", [P2])),
-    Sys = write("sys.config",
-        io_lib:format("[{quic_dist, [{listen_port, ~w}, {listen_address, \"127.0.0.3\"}]}].", [P3])),
+    Options = fun(Port, Address) -> [{listen_port, Port}, {listen_address, Address}] end,
+    File = write("options", io_lib:format("~p.~n", [Options(P2, "127.0.0.2")])),
+    Sys = write("sys.config", io_lib:format("~p.~n", [[{quic_dist, Options(P3, "127.0.0.3")}]])),
     Flag = ["-quic_dist", "listen_port", integer_to_list(P1)],
     [
         begin
@@ -719,11 +775,11 @@ wrong_options() ->
         {["-quic_dist", "listen_address", "10.0.0"], ["listen_address", "10.0.0", Flag, "::1"]},
         {["-quic_dist", "nodes", "[{a, b}]"], ["nodes", Flag, "a list of {Node, Host, UdpPort}"]},
         {["-quic_dist", "log_level", "loud"], ["log_level", "loud", Flag, "warning, notice"]},
-        {["-quic_dist", "keyfile", "/k.pem"], ["keyfile", "/k.pem", Flag, "together with certfile"]},
+        {["-quic_dist", "keyfile", "/k.pem"], ["keyfile", "/k.pem", Flag, "with certfile"]},
         {["-quic_dist", "certfile", Missing], ["certfile", Missing, "no such file"]},
         {["-quic_dist", "executable", Missing], [Missing ++ ": no such file", "make build"]},
         {["-quic_dist", "executable", Script], [Script, "a script", "status 7", "quicdistd"]},
-        {["-quic_dist", "listen_address", "192.0.2.1"], ["192\\.0\\.2\\.1", "not an address of this"]},
+        {["-quic_dist", "listen_address", "192.0.2.1"], ["192\\.0\\.2\\.1", "not an address of"]},
         {["-quic_dist", "listen_port", TakenPort], [TakenPort, "in use"]},
         {["-quic_dist_optfile", Missing], [Missing, "cannot be read", "a readable file"]},
         {["-quic_dist_optfile"], ["-quic_dist_optfile", "one file name"]},
@@ -747,8 +803,8 @@ has(Line, Word) ->
     Escaped = re:replace(Word, "[{}]", "\\\\&", [global, {return, list}]),
     re:run(Line, Escaped) =/= nomatch.
 
-%% In a VM that runs already a wrong option makes net_kernel:start return an error, logs the line, and
-%% harms nothing: after a correction distribution starts. A password is in neither.
+%% In a VM that runs already a wrong option makes net_kernel:start return an error, logs the line,
+%% and harms nothing: after a correction distribution starts. A password is in neither.
 wrong_options_of_a_running_node(_Config) ->
     Node = start(#{name => none, args => ["-no_epmd"]}),
     Port = port(),

@@ -627,7 +627,7 @@ mark() -> registry(mark).
 certificates(Names) ->
     Dir = filename:join(dir(), unique("certs")),
     ok = file:make_dir(Dir),
-    Root = public_key:pkix_test_root_cert("quic_dist test authority", [{key, ?CURVE}]),
+    Root = public_key:pkix_test_root_cert("quic dist test authority", [{key, ?CURVE}]),
     #{
         cacertfile => pem(Dir, "ca.pem", {'Certificate', maps:get(cert, Root), not_encrypted}),
         certs => [certificate(Dir, Root, N, Name) || {N, Name} <- lists:enumerate(Names)]
