@@ -1,5 +1,5 @@
-%% @doc Measures carriers side by side on loopback: two nodes for each carrier, round after round A B
-%% C A B C, medians. Bytes and messages are counted at the receiver.
+%% @doc Measures carriers side by side on loopback: two nodes for each carrier, round after round
+%% A B C A B C, medians. Bytes and messages are counted at the receiver.
 %%
 %% `make bench' runs it; `ONLY="100 64"' selects measures by words of their names,
 %% `CARRIERS="inet_tls quic/stdio"' carriers and `ROUNDS=3' the number of rounds.
@@ -186,10 +186,8 @@ report_line(Carriers, {What, Unit, _}, Samples) ->
                     [] -> "";
                     _ -> io_lib:format("~.2fx", [median(Values) / median(Base)])
                 end,
-            [Median, Least, Most] = [F(Values) || F <- [fun median/1, fun lists:min/1, fun lists:max/1]],
-            io:format("  ~-12s ~12.1f  (~.1f to ~.1f)  ~s~n", [
-                Carrier, float(Median), float(Least), float(Most), Ratio
-            ])
+            Shown = [float(F(Values)) || F <- [fun median/1, fun lists:min/1, fun lists:max/1]],
+            io:format("  ~-12s ~12.1f  (~.1f to ~.1f)  ~s~n", [Carrier | Shown] ++ [Ratio])
         end,
         Carriers
     ).
