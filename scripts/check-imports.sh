@@ -3,7 +3,7 @@
 #   etf        imports the standard library only
 #   portproto  imports the standard library and etf
 #   streams    does not import portproto; cmd/quicdistd alone imports both
-#   open_port  is called by quic_dist_port alone
+#   open_port  is called by quic_dist_pipe alone
 #   terms become bytes, and bytes terms, in quic_dist_proto alone
 set -eu
 cd "$(dirname "$0")/.."
@@ -26,7 +26,7 @@ wrong=$(
             for (p in portproto) if (p in streams && p != "./cmd/quicdistd") print p " imports both sides"
         }'
     code() { grep -n "$1" erlang/src/*.erl | grep -v ':[0-9]*: *%' | grep -v "^erlang/src/$2.erl:"; }
-    code '\<open_port(' quic_dist_port || true
+    code '\<open_port(' quic_dist_pipe || true
     code '\<\(term_to_\(binary\|iovec\)\|binary_to_term\)(' quic_dist_proto || true
 )
 [ -z "$wrong" ] || { echo "$wrong" >&2; exit 1; }

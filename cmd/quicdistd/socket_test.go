@@ -125,7 +125,7 @@ func TestSocketTokenIsNotTheStream(t *testing.T) {
 
 // The end of the socket is the end of the channel, and comes after all that was sent.
 func TestSocketCloseDeliversWhatWasSent(t *testing.T) {
-	_, socketA, onA, b, socketB, onB := met(t)
+	a, socketA, onA, b, socketB, onB := met(t)
 	sent := distFrames(1, 200_000, 50_000)
 	mustWrite(t, socketA, sent)
 	socketA.Close()
@@ -135,7 +135,7 @@ func TestSocketCloseDeliversWhatWasSent(t *testing.T) {
 	}
 	wantSame(t, "before close", got, sent)
 	b.wantClosed(onB, portproto.ReasonPeerClosed)
-	_ = onA
+	a.wantClosed(onA, portproto.ReasonLocal)
 }
 
 // A BEAM that ends with unread data in its socket has its own data delivered all the same: the exit signals of a halting node
@@ -207,10 +207,12 @@ func TestSocketTokens(t *testing.T) {
 	wantTurnedAway(t, foreign.meet(t))
 
 	socketA, socketB := atA.meet(t), atB.meet(t)
-	wantTurnedAway(t, atA.meet(t)) // once is enough
-	sent := distFrames(1, 1000, 100)
-	mustWrite(t, socketA, sent)
-	wantSame(t, "after strangers", mustRead(t, socketB, len(sent)), sent)
+	for _, when := range []string{"after strangers", "after a copy"} {
+		sent := distFrames(1, 1000, 100)
+		mustWrite(t, socketA, sent)
+		wantSame(t, when, mustRead(t, socketB, len(sent)), sent)
+		wantTurnedAway(t, atA.meet(t)) // once is enough
+	}
 }
 
 // Who has connected and shows no token is turned away in time, and does not keep others out meanwhile.

@@ -12,7 +12,7 @@
 %% server and nothing of ours has been started.
 -module(quic_dist_config).
 
--export([read/0, check/1, flags/1, format_error/1]).
+-export([read/0, check/1, flags/1, format_error/1, blame/2]).
 -export_type([options/0, source/0, error/0, endpoint/0]).
 
 -type endpoint() :: {Host :: binary(), UdpPort :: inet:port_number()}.
@@ -28,9 +28,11 @@
     nodes := #{node() => endpoint()},
     executable => binary(),
     data_plane := auto | socket | stdio,
-    log_level := error | warning | notice | info | debug
+    log_level := error | warning | notice | info | debug,
+    sources := #{atom() => source()}
 }.
-%% The options that were given, checked, and the defaults of those that have one.
+%% The options that were given, checked, and the defaults of those that have one; and where those
+%% that were given stood.
 
 -type source() :: string().
 %% Words for people: where a value came from.
@@ -71,7 +73,8 @@ check([], Given, From) ->
             #{Key := {Value, Source}} = From,
             {error, {bad_option, Key, shown(Key, Value), Source, "this together with certfile"}};
         _ ->
-            {ok, maps:merge(?DEFAULTS, Given)}
+            Sources = maps:map(fun(_, {_, Source}) -> Source end, From),
+            {ok, maps:merge(?DEFAULTS, Given#{sources => Sources})}
     end.
 
 %% A password is never shown, whatever it was mistaken for.
@@ -203,6 +206,21 @@ format_error({bad_source, Source, Found, Accepted}) ->
     lists:flatten(
         io_lib:format("quic_dist: ~ts: ~ts; accepted is ~ts", [Source, Found, Accepted])
     ).
+
+%% @doc What to put before the sidecar's words about a file, which begin with its name: the options
+%% that named it, and where they stood. Nothing for words about something else.
+-spec blame(Words :: binary(), options()) -> string().
+blame(Words, #{sources := Sources} = Options) ->
+    Named = [
+        io_lib:format("~ts from ~ts", [Key, maps:get(Key, Sources)])
+     || Key <- [certfile, keyfile, cacertfile],
+        is_map_key(Key, Options),
+        string:prefix(Words, map_get(Key, Options)) =/= nomatch
+    ],
+    case Named of
+        [] -> "";
+        _ -> lists:flatten(["quic_dist: bad option ", lists:join(", ", Named), ": "])
+    end.
 
 %% Sources
 

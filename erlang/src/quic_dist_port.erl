@@ -55,27 +55,12 @@
 -type reason() :: {Code :: atom(), Text :: string()}.
 %% Code is one of portproto/PROTOCOL.md, section 7, or `down': there is no sidecar.
 
--record(request, {
-    %% The tag of the answer.
-    answer :: listening | resolved | dialled,
-    from :: gen_statem:from() | abandoned,
-    monitor :: reference(),
-    %% What was asked for: a listener's is kept for the next sidecar.
-    parameters :: map()
-}).
-
--record(channel, {
-    %% Of the owner; none once the channel is a socket's.
-    monitor :: undefined | reference(),
-    %% Where frames go, once attached: {input handler, output handler}.
-    handlers :: undefined | {pid(), pid()}
-}).
-
 -record(data, {
     config :: {ok, quic_dist_config:options()} | {error, string()},
     reset_key :: binary(),
+    %% The Erlang port, and the pipe it belongs to.
     port :: undefined | port(),
-    os_pid :: undefined | non_neg_integer(),
+    pipe :: undefined | quic_dist_pipe:pipe(),
     executable = "" :: file:filename_all(),
     %% Why there is no sidecar, for whoever asks.
     error = "" :: string(),
@@ -86,15 +71,8 @@
     acceptor :: undefined | {pid(), reference()},
     %% Accepted channels that no acceptor has been told of, newest first.
     waiting = [] :: [channel()],
-    %% Frames that the port was too busy to take, oldest first, and since when.
-    unsent = [] :: [iodata()],
-    blocked_since = 0 :: integer(),
     next_id = 1 :: pos_integer(),
-    requests = #{} :: #{non_neg_integer() => #request{}},
-    channels = #{} :: #{non_neg_integer() => #channel{}},
-    monitors = #{} :: #{
-        reference() => {request | channel, non_neg_integer()}
-    }
+    users = quic_dist_users:new() :: quic_dist_users:users()
 }).
 
 %% Milliseconds. The sidecar's own bounds are in portproto/PROTOCOL.md, sections 3 and 8.
@@ -105,7 +83,6 @@
 -define(STABLE, 10000).
 -define(MAX_DELAY, 5000).
 -define(WEDGED, 5000).
--define(FLUSH_INTERVAL, 20).
 %% NAT bindings for UDP live 30 s and more (RFC 4787); a peer whose sidecar was replaced is noticed
 %% by the next keep-alive.
 -define(KEEP_ALIVE, 5000).
@@ -241,17 +218,11 @@ hide(_, Value) -> Value.
 
 %% @private
 -spec terminate(term(), atom(), #data{}) -> ok.
-terminate(_, _, #data{port = undefined}) ->
+terminate(_, _, #data{pipe = undefined}) ->
     ok;
-terminate(_, _, #data{port = Port} = Data) ->
-    _ = try_command(Port, quic_dist_proto:control(stop, #{})),
-    receive
-        {Port, {exit_status, _}} -> ok;
-        {'EXIT', Port, _} -> ok
-    after ?STOP_TIMEOUT ->
-        discard(Data),
-        ok
-    end.
+terminate(_, _, #data{pipe = Pipe}) ->
+    Stop = quic_dist_proto:control(stop, #{}),
+    quic_dist_pipe:close(?STOP_TIMEOUT, quic_dist_pipe:send(Stop, Pipe)).
 
 %% States
 
@@ -323,7 +294,8 @@ configuring(info, {Port, {data, Body}}, #data{port = Port} = Data) ->
         {control, listening, #{id := 0}} ->
             enter_up(Data);
         {control, error, #{id := 0, code := Code, text := Text}} ->
-            fail(text("~ts (~w)", [Text, Code]), Data);
+            {ok, Options} = Data#data.config,
+            fail(text("~ts~ts (~w)", [quic_dist_config:blame(Text, Options), Text, Code]), Data);
         Frame ->
             handle_frame(Frame, Data)
     end;
@@ -355,30 +327,20 @@ up(Type, Event, Data) ->
 %% What every state accepts.
 handle_common({call, _}, Request, _, _) when ?NEEDS_SIDECAR(Request) ->
     {keep_state_and_data, [postpone]};
-handle_common({call, From}, {attach, Port, Id, Input, Output}, _, Data) ->
-    case Data of
-        #data{port = Port, channels = #{Id := #channel{handlers = undefined} = Channel0}} ->
-            Data1 = demonitor_ref(Channel0#channel.monitor, Data),
-            Monitor = monitor(process, Output),
-            Channel = Channel0#channel{monitor = Monitor, handlers = {Input, Output}},
-            Data2 = Data1#data{
-                channels = (Data1#data.channels)#{Id := Channel},
-                monitors = (Data1#data.monitors)#{Monitor => {channel, Id}}
-            },
-            {keep_state, Data2, [{reply, From, ok}]};
-        _ ->
-            {keep_state_and_data, [{reply, From, {error, closed}}]}
+handle_common({call, From}, {attach, Port, Id, Input, Output}, _, #data{port = Port} = Data) ->
+    case quic_dist_users:attach(Id, Input, Output, Data#data.users) of
+        {ok, Users} -> {keep_state, Data#data{users = Users}, [{reply, From, ok}]};
+        error -> {keep_state_and_data, [{reply, From, {error, closed}}]}
     end;
-handle_common({call, From}, {release, Port, Id}, _, Data0) ->
-    case Data0 of
-        #data{port = Port, channels = #{Id := #channel{monitor = Monitor} = Channel}} ->
-            Data = demonitor_ref(Monitor, Data0),
-            Channels = (Data#data.channels)#{Id := Channel#channel{monitor = undefined}},
-            {keep_state, Data#data{channels = Channels}, [{reply, From, ok}]};
-        _ ->
-            %% It has ended meanwhile, and the socket shows it.
-            {keep_state_and_data, [{reply, From, ok}]}
-    end;
+handle_common({call, From}, {release, Port, Id}, _, #data{port = Port} = Data) ->
+    Users = quic_dist_users:release(Id, Data#data.users),
+    {keep_state, Data#data{users = Users}, [{reply, From, ok}]};
+handle_common({call, From}, {attach, _, _, _, _}, _, _) ->
+    %% A channel of a sidecar that is gone.
+    {keep_state_and_data, [{reply, From, {error, closed}}]};
+handle_common({call, From}, {release, _, _}, _, _) ->
+    %% Likewise; the socket's end shows it.
+    {keep_state_and_data, [{reply, From, ok}]};
 handle_common({call, From}, options, _, #data{config = Config}) ->
     Reply =
         case Config of
@@ -408,35 +370,34 @@ handle_common(cast, {accept, Pid, Listener}, State, #data{waiting = Waiting} = D
             {keep_state, Data}
     end;
 handle_common(info, {Port, {exit_status, Status}}, State, #data{port = Port} = Data) ->
-    #data{os_pid = OsPid, channels = Channels} = Data,
+    #data{pipe = Pipe, users = Users} = Data,
     fail(
         text(
             "quicdistd (operating system process ~w) ended with status ~w while ~ts; connections "
             "lost: ~w; another is started",
-            [OsPid, Status, State, maps:size(Channels)]
+            [quic_dist_pipe:os_pid(Pipe), Status, State, quic_dist_users:count(Users)]
         ),
         Data
     );
 handle_common(info, {'EXIT', Port, Reason}, _, #data{port = Port} = Data) ->
     fail(text("the port of quicdistd ended: ~0tp", [Reason]), Data);
-handle_common(info, flush, _, Data0) ->
-    case flush(Data0) of
-        #data{unsent = [_ | _], blocked_since = Since, os_pid = OsPid} = Data ->
-            case erlang:monotonic_time(millisecond) - Since > ?WEDGED of
-                false ->
-                    {keep_state, Data};
-                true ->
-                    fail(
-                        text(
-                            "quicdistd (operating system process ~w) has not read for ~w ms: it is "
-                            "stopped or hangs; connections lost: ~w; another is started",
-                            [OsPid, ?WEDGED, maps:size(Data#data.channels)]
-                        ),
-                        Data
-                    )
-            end;
-        Data ->
-            {keep_state, Data}
+handle_common(info, flush, _, #data{pipe = undefined}) ->
+    keep_state_and_data;
+handle_common(info, flush, _, #data{pipe = Pipe0} = Data0) ->
+    {Blocked, Pipe} = quic_dist_pipe:flush(Pipe0),
+    Data = Data0#data{pipe = Pipe},
+    case Blocked > ?WEDGED of
+        false ->
+            {keep_state, Data};
+        true ->
+            fail(
+                text(
+                    "quicdistd (operating system process ~w) has not read for ~w ms: it is "
+                    "stopped or hangs; connections lost: ~w; another is started",
+                    [quic_dist_pipe:os_pid(Pipe), Blocked, quic_dist_users:count(Data#data.users)]
+                ),
+                Data
+            )
     end;
 handle_common(info, {'DOWN', Monitor, process, _, _}, _, Data) ->
     {keep_state, process_down(Monitor, Data)};
@@ -452,7 +413,7 @@ handle_common(Type, Event, State, _) ->
     quic_dist_log:log(warning, "unexpected event", [{state, State}, {type, Type}, {event, Event}]),
     keep_state_and_data.
 
-info(State, #data{listener = Listener} = Data) ->
+info(State, #data{listener = Listener, pipe = Pipe} = Data) ->
     #{
         state =>
             case State of
@@ -460,13 +421,17 @@ info(State, #data{listener = Listener} = Data) ->
                 _ -> State
             end,
         executable => Data#data.executable,
-        os_pid => Data#data.os_pid,
+        os_pid =>
+            case Pipe of
+                undefined -> undefined;
+                _ -> quic_dist_pipe:os_pid(Pipe)
+            end,
         listen =>
             case Listener of
                 #{bound := Bound} -> Bound;
                 _ -> undefined
             end,
-        channels => maps:size(Data#data.channels)
+        channels => quic_dist_users:count(Data#data.users)
     }.
 
 %% The sidecar's life
@@ -481,27 +446,17 @@ start(#data{config = {ok, Options}} = Data) ->
     end.
 
 open(File, Data0) ->
-    try
-        open_port(
-            {spawn_executable, File},
-            [{packet, 4}, binary, exit_status, use_stdio, hide, {args, []}]
-        )
-    of
-        Port ->
-            OsPid =
-                case erlang:port_info(Port, os_pid) of
-                    {os_pid, Pid} -> Pid;
-                    undefined -> undefined
-                end,
+    case quic_dist_pipe:open(File) of
+        {ok, Pipe} ->
             Hello = #{
                 protocol => quic_dist_proto:protocol(),
                 build => build(),
                 otp => list_to_binary(erlang:system_info(otp_release))
             },
-            Data = send(hello, Hello, Data0#data{port = Port, os_pid = OsPid}),
-            {next_state, starting, Data, [{state_timeout, ?HELLO_TIMEOUT, hello}]}
-    catch
-        error:Reason ->
+            Opened = Data0#data{port = quic_dist_pipe:port(Pipe), pipe = Pipe},
+            Data = send(hello, Hello, Opened),
+            {next_state, starting, Data, [{state_timeout, ?HELLO_TIMEOUT, hello}]};
+        {error, Reason} ->
             fail(
                 text("~ts (~ts) cannot be started: ~0tp", [
                     File, quic_dist_exe:describe(File), Reason
@@ -531,7 +486,8 @@ restore_listener(Data) ->
 send_listen(#data{listener = Listener} = Data) ->
     {keep_state, send(listen, (maps:remove(bound, Listener))#{id => 0}, Data)}.
 
-enter_up(#data{os_pid = OsPid, executable = File} = Data0) ->
+enter_up(#data{pipe = Pipe, executable = File} = Data0) ->
+    OsPid = quic_dist_pipe:os_pid(Pipe),
     quic_dist_log:log(info, "quicdistd is up", [{os_pid, OsPid}, {executable, File}]),
     Data = Data0#data{error = "", up_since = erlang:monotonic_time(millisecond)},
     {next_state, up, Data}.
@@ -549,19 +505,13 @@ setup_time() ->
 %% The sidecar is gone, or must go. Everybody who waits for it is told.
 fail(Text, Data0) ->
     log_failure(Text, Data0),
-    discard(Data0),
-    Actions = [
-        {reply, From, {error, {down, Text}}}
-     || #request{from = From} <- maps:values(Data0#data.requests), From =/= abandoned
-    ],
-    lists:foreach(
-        fun
-            (#channel{handlers = {Input, _}}) -> Input ! closed;
-            (#channel{handlers = undefined}) -> ok
-        end,
-        maps:values(Data0#data.channels)
-    ),
-    lists:foreach(fun(Ref) -> demonitor(Ref, [flush]) end, maps:keys(Data0#data.monitors)),
+    case Data0#data.pipe of
+        undefined -> ok;
+        Pipe -> quic_dist_pipe:close(0, Pipe)
+    end,
+    {Waiting, Inputs} = quic_dist_users:clear(Data0#data.users),
+    Actions = [{reply, From, {error, {down, Text}}} || From <- Waiting],
+    lists:foreach(fun(Input) -> Input ! closed end, Inputs),
     Failures =
         case stable(Data0) of
             true -> 1;
@@ -569,15 +519,12 @@ fail(Text, Data0) ->
         end,
     Data = Data0#data{
         port = undefined,
-        os_pid = undefined,
+        pipe = undefined,
         error = Text,
         failures = Failures,
         up_since = undefined,
-        unsent = [],
         waiting = [],
-        requests = #{},
-        channels = #{},
-        monitors = #{}
+        users = quic_dist_users:new()
     },
     case {Data0#data.up_since, Failures} of
         {Since, 1} when is_integer(Since) ->
@@ -602,73 +549,16 @@ log_failure(Text, #data{error = Before}) ->
 stable(#data{up_since = undefined}) -> false;
 stable(#data{up_since = Since}) -> erlang:monotonic_time(millisecond) - Since >= ?STABLE.
 
-%% The port's pipes are closed; a process that does not end from that is killed.
-discard(#data{port = undefined}) ->
-    ok;
-discard(#data{port = Port, os_pid = OsPid}) ->
-    Alive = erlang:port_info(Port) =/= undefined,
-    _ = try_close(Port),
-    case {Alive, os:type()} of
-        {true, {unix, _}} when is_integer(OsPid) ->
-            _ = os:cmd("kill -9 " ++ integer_to_list(OsPid)),
-            ok;
-        {true, {win32, _}} when is_integer(OsPid) ->
-            _ = os:cmd("taskkill /F /PID " ++ integer_to_list(OsPid)),
-            ok;
-        _ ->
-            ok
-    end.
-
-try_close(Port) ->
-    try
-        port_close(Port)
-    catch
-        error:badarg -> true
-    end.
-
 %% Requests
 
-request(Tag, Parameters, Answer, {Pid, _} = From, #data{next_id = Id} = Data0) ->
+%% The tag of the answer and the parameters come back with it.
+request(Tag, Parameters, Answer, From, #data{next_id = Id} = Data0) ->
     Data = send(Tag, Parameters#{id => Id}, Data0),
-    Monitor = monitor(process, Pid),
-    Request = #request{
-        answer = Answer, from = From, monitor = Monitor, parameters = Parameters
-    },
-    Data#data{
-        next_id = Id + 1,
-        requests = (Data#data.requests)#{Id => Request},
-        monitors = (Data#data.monitors)#{Monitor => {request, Id}}
-    }.
+    Users = quic_dist_users:request(Id, {Answer, Parameters}, From, Data#data.users),
+    Data#data{next_id = Id + 1, users = Users}.
 
-%% Never waits. A sidecar reads its pipe always; behind one that does not, frames queue here for
-%% ?WEDGED, and then it is replaced. A port that has just died is noticed by its exit status.
-send(Tag, Fields, #data{unsent = Unsent} = Data) ->
-    Data1 = Data#data{unsent = Unsent ++ [quic_dist_proto:control(Tag, Fields)]},
-    case Unsent of
-        [] -> flush(Data1#data{blocked_since = erlang:monotonic_time(millisecond)});
-        _ -> Data1
-    end.
-
-flush(#data{unsent = []} = Data) ->
-    Data;
-flush(#data{port = Port, unsent = [Frame | Rest]} = Data) ->
-    case try_command(Port, Frame) of
-        true ->
-            flush(Data#data{unsent = Rest});
-        busy ->
-            _ = erlang:send_after(?FLUSH_INTERVAL, self(), flush),
-            Data;
-        closed ->
-            Data#data{unsent = []}
-    end.
-
-try_command(Port, Frame) ->
-    try erlang:port_command(Port, Frame, [nosuspend]) of
-        true -> true;
-        false -> busy
-    catch
-        error:badarg -> closed
-    end.
+send(Tag, Fields, #data{pipe = Pipe} = Data) ->
+    Data#data{pipe = quic_dist_pipe:send(quic_dist_proto:control(Tag, Fields), Pipe)}.
 
 %% Frames from the sidecar
 
@@ -679,21 +569,21 @@ handle_frame(Frame, Data) ->
         throw:not_an_address -> broken(Frame, Data)
     end.
 
-received({data, Id, Payload}, #data{channels = Channels}) ->
-    case Channels of
-        #{Id := #channel{handlers = {Input, _}}} ->
+received({data, Id, Payload}, #data{users = Users}) ->
+    case quic_dist_users:handlers(Id, Users) of
+        {Input, _} ->
             Input ! {data, Payload},
             keep_state_and_data;
-        #{} ->
+        undefined ->
             %% It crossed our close.
             keep_state_and_data
     end;
-received({credit, Id, Bytes}, #data{channels = Channels}) ->
-    case Channels of
-        #{Id := #channel{handlers = {_, Output}}} ->
+received({credit, Id, Bytes}, #data{users = Users}) ->
+    case quic_dist_users:handlers(Id, Users) of
+        {_, Output} ->
             Output ! {credit, Bytes},
             keep_state_and_data;
-        #{} ->
+        undefined ->
             keep_state_and_data
     end;
 received({control, closed, #{channel := Id, reason := Reason, text := Text}}, Data) ->
@@ -708,23 +598,20 @@ received({control, accepted, #{channel := Id} = Fields}, Data0) ->
 received({control, log, #{level := Level, what := What, facts := Facts}}, _) ->
     quic_dist_log:log(Level, What, Facts),
     keep_state_and_data;
-received({control, Tag, #{id := Id} = Fields} = Frame, #data{requests = Requests} = Data0) when
-    is_map_key(Id, Requests)
-->
-    {Request, Rest} = maps:take(Id, Requests),
-    Data = demonitor_ref(Request#request.monitor, Data0#data{requests = Rest}),
-    case {Tag, Request} of
-        {error, #request{from = From}} ->
-            #{code := Code, text := Text} = Fields,
-            answer(From, {error, {Code, unicode:characters_to_list(Text)}}, Data);
-        {Answer, #request{answer = Answer}} ->
-            answered(Request, Fields, Data);
-        _ ->
-            broken(Frame, Data0)
-    end;
-received({control, Tag, #{id := Id}}, _) when Id =:= 0, Tag =:= listening; Tag =:= ok ->
+received({control, Tag, #{id := 0}}, _) when Tag =:= listening; Tag =:= ok ->
     %% The listener is there again; or it is closed. Nobody waits for that.
     keep_state_and_data;
+received({control, Tag, #{id := Id} = Fields} = Frame, #data{users = Users0} = Data) ->
+    case {Tag, quic_dist_users:answered(Id, Users0)} of
+        {error, {{_, From}, Users}} ->
+            #{code := Code, text := Text} = Fields,
+            Reason = {Code, unicode:characters_to_list(Text)},
+            answer(From, {error, Reason}, Data#data{users = Users});
+        {Tag, {{{Tag, Parameters}, From}, Users}} ->
+            answered(Tag, Fields, Parameters, From, Data#data{users = Users});
+        _ ->
+            broken(Frame, Data)
+    end;
 received(Frame, Data) ->
     broken(Frame, Data).
 
@@ -746,18 +633,17 @@ answer(abandoned, _, Data) ->
 answer(From, Reply, Data) ->
     {keep_state, Data, [{reply, From, Reply}]}.
 
-answered(#request{from = From, answer = listening, parameters = Listener0}, Fields, Data) ->
-    #{address := Address, port := UdpPort} = Fields,
+answered(listening, #{address := Address, port := UdpPort}, Parameters, From, Data) ->
     %% The next sidecar listens on the very port that peers know.
-    Listener = Listener0#{
+    Listener = Parameters#{
         port_min := UdpPort, port_max := UdpPort, bound => {parse_address(Address), UdpPort}
     },
     answer(From, {ok, Listener}, Data#data{listener = Listener});
-answered(#request{from = From, answer = resolved}, #{addresses := Texts}, Data) ->
+answered(resolved, #{addresses := Texts}, _, From, Data) ->
     answer(From, {ok, [parse_address(Text) || Text <- Texts]}, Data);
-answered(#request{from = abandoned, answer = dialled}, #{channel := Id}, Data) ->
+answered(dialled, #{channel := Id}, _, abandoned, Data) ->
     {keep_state, send(close, #{channel => Id}, Data)};
-answered(#request{from = {Pid, _} = From, answer = dialled}, Fields, Data) ->
+answered(dialled, Fields, _, {Pid, _} = From, Data) ->
     Channel = channel(Fields, Data),
     answer(From, {ok, Channel}, own(Channel, Pid, Data)).
 
@@ -780,12 +666,8 @@ parse_address(Text) ->
 
 %% Channels
 
-own(#{id := Id}, Pid, Data) ->
-    Monitor = monitor(process, Pid),
-    Data#data{
-        channels = (Data#data.channels)#{Id => #channel{monitor = Monitor}},
-        monitors = (Data#data.monitors)#{Monitor => {channel, Id}}
-    }.
+own(#{id := Id}, Pid, #data{users = Users} = Data) ->
+    Data#data{users = quic_dist_users:own(Id, Pid, Users)}.
 
 hand_over(Channel, #data{acceptor = undefined, waiting = Waiting} = Data) ->
     Data#data{waiting = [Channel | Waiting]};
@@ -793,49 +675,31 @@ hand_over(Channel, #data{acceptor = {Pid, _}} = Data) ->
     Pid ! {accepted, Channel},
     own(Channel, Pid, Data).
 
-channel_closed(Id, Reason, Text, #data{channels = Channels, waiting = Waiting} = Data0) ->
-    case maps:take(Id, Channels) of
-        {#channel{monitor = Monitor, handlers = Handlers}, Rest} ->
-            Level =
-                case Reason of
-                    protocol_error -> error;
-                    connection_lost -> notice;
-                    _ -> info
-                end,
-            quic_dist_log:log(Level, Text, [{channel, Id}, {reason, Reason}]),
+channel_closed(Id, Reason, Text, #data{users = Users0, waiting = Waiting} = Data) ->
+    case quic_dist_users:close(Id, Users0) of
+        {Handlers, Users} ->
+            quic_dist_log:log(closed_level(Reason), Text, [{channel, Id}, {reason, Reason}]),
             case Handlers of
                 {Input, _} -> Input ! closed;
                 undefined -> closed
             end,
-            demonitor_ref(Monitor, Data0#data{channels = Rest});
+            Data#data{users = Users};
         error ->
-            Data0#data{waiting = [C || #{id := Other} = C <- Waiting, Other =/= Id]}
+            Data#data{waiting = [C || #{id := Other} = C <- Waiting, Other =/= Id]}
     end.
+
+closed_level(protocol_error) -> error;
+closed_level(connection_lost) -> notice;
+closed_level(_) -> info.
 
 process_down(Monitor, #data{acceptor = {_, Monitor}} = Data) ->
     Data#data{acceptor = undefined};
-process_down(Monitor, #data{monitors = Monitors0} = Data0) ->
-    case maps:take(Monitor, Monitors0) of
-        {{request, Id}, Monitors} ->
-            #data{requests = #{Id := Request} = Requests} = Data0,
-            send(cancel, #{id => Id}, Data0#data{
-                monitors = Monitors,
-                requests = Requests#{Id := Request#request{from = abandoned}}
-            });
-        {{channel, Id}, Monitors} ->
-            send(close, #{channel => Id}, Data0#data{
-                monitors = Monitors,
-                channels = maps:remove(Id, Data0#data.channels)
-            });
-        error ->
-            Data0
+process_down(Monitor, #data{users = Users0} = Data) ->
+    case quic_dist_users:down(Monitor, Users0) of
+        {cancel, Id, Users} -> send(cancel, #{id => Id}, Data#data{users = Users});
+        {close, Id, Users} -> send(close, #{channel => Id}, Data#data{users = Users});
+        error -> Data
     end.
-
-demonitor_ref(undefined, Data) ->
-    Data;
-demonitor_ref(Monitor, #data{monitors = Monitors} = Data) ->
-    demonitor(Monitor, [flush]),
-    Data#data{monitors = maps:remove(Monitor, Monitors)}.
 
 %% Words
 

@@ -82,7 +82,7 @@ all() ->
 
 %% The two ways of a channel's data from the VM to its sidecar.
 planes() ->
-    [default].
+    [socket, stdio].
 
 groups() ->
     [{Plane, [], life() ++ [{group, slow}]} || Plane <- planes()] ++

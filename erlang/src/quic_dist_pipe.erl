@@ -1,0 +1,114 @@
+%% @doc The pipe to a sidecar: starts the executable, writes frames without ever waiting, and makes
+%% an end of it.
+%%
+%% Who owns a pipe gets the Erlang port's messages, `{Port, {data, Body}}' for each frame and
+%% `{Port, {exit_status, Status}}', and `flush' when it is time to call {@link flush/1}.
+-module(quic_dist_pipe).
+
+-export([open/1, port/1, os_pid/1, send/2, flush/1, close/2]).
+-export_type([pipe/0]).
+
+-record(pipe, {
+    port :: port(),
+    os_pid :: undefined | non_neg_integer(),
+    %% Frames that the port was too busy to take, oldest first, and since when.
+    unsent = [] :: [iodata()],
+    since = 0 :: integer()
+}).
+
+-opaque pipe() :: #pipe{}.
+
+%% Milliseconds: how often a busy port is tried again.
+-define(FLUSH_INTERVAL, 20).
+
+%% @doc Starts the executable. `Reason' is what `open_port/2' raises.
+-spec open(file:filename_all()) -> {ok, pipe()} | {error, Reason :: term()}.
+open(File) ->
+    Options = [{packet, 4}, binary, exit_status, use_stdio, hide, {args, []}],
+    try open_port({spawn_executable, File}, Options) of
+        Port ->
+            OsPid =
+                case erlang:port_info(Port, os_pid) of
+                    {os_pid, Pid} -> Pid;
+                    undefined -> undefined
+                end,
+            {ok, #pipe{port = Port, os_pid = OsPid}}
+    catch
+        error:Reason -> {error, Reason}
+    end.
+
+%% @doc The Erlang port, to write data frames to.
+-spec port(pipe()) -> port().
+port(#pipe{port = Port}) -> Port.
+
+%% @doc The sidecar's operating system process, if the system tells.
+-spec os_pid(pipe()) -> undefined | non_neg_integer().
+os_pid(#pipe{os_pid = OsPid}) -> OsPid.
+
+%% @doc Writes a frame, or keeps it if the port is busy. A sidecar reads its pipe always, so that a
+%% busy port is a matter of a moment, or a sidecar that hangs. A port that has just died is noticed
+%% by its exit status.
+-spec send(iodata(), pipe()) -> pipe().
+send(Frame, #pipe{unsent = []} = Pipe0) ->
+    Now = erlang:monotonic_time(millisecond),
+    {_, Pipe} = flush(Pipe0#pipe{unsent = [Frame], since = Now}),
+    Pipe;
+send(Frame, #pipe{unsent = Unsent} = Pipe) ->
+    Pipe#pipe{unsent = Unsent ++ [Frame]}.
+
+%% @doc Writes what was kept, as far as the port takes it, and says for how many milliseconds it has
+%% not taken all.
+-spec flush(pipe()) -> {Blocked :: non_neg_integer(), pipe()}.
+flush(#pipe{unsent = []} = Pipe) ->
+    {0, Pipe};
+flush(#pipe{port = Port, unsent = [Frame | Rest], since = Since} = Pipe) ->
+    case command(Port, Frame) of
+        true ->
+            flush(Pipe#pipe{unsent = Rest});
+        busy ->
+            _ = erlang:send_after(?FLUSH_INTERVAL, self(), flush),
+            {erlang:monotonic_time(millisecond) - Since, Pipe};
+        closed ->
+            {0, Pipe#pipe{unsent = []}}
+    end.
+
+command(Port, Frame) ->
+    try erlang:port_command(Port, Frame, [nosuspend]) of
+        true -> true;
+        false -> busy
+    catch
+        error:badarg -> closed
+    end.
+
+%% @doc Closes the pipe. A sidecar that has not ended within `Grace' milliseconds is killed: one that
+%% is stopped does not see the pipe's end.
+-spec close(Grace :: non_neg_integer(), pipe()) -> ok.
+close(Grace, #pipe{port = Port, os_pid = OsPid}) ->
+    case erlang:port_info(Port) of
+        undefined ->
+            ok;
+        _ ->
+            receive
+                {Port, {exit_status, _}} -> ok;
+                {'EXIT', Port, _} -> ok
+            after Grace ->
+                _ = close_port(Port),
+                kill(os:type(), OsPid)
+            end
+    end.
+
+close_port(Port) ->
+    try
+        port_close(Port)
+    catch
+        error:badarg -> true
+    end.
+
+kill(_, undefined) ->
+    ok;
+kill({unix, _}, OsPid) ->
+    _ = os:cmd("kill -9 " ++ integer_to_list(OsPid)),
+    ok;
+kill({win32, _}, OsPid) ->
+    _ = os:cmd("taskkill /F /PID " ++ integer_to_list(OsPid)),
+    ok.

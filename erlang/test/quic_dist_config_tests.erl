@@ -1,0 +1,288 @@
+-module(quic_dist_config_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+%% Options from one source.
+check(Options) -> quic_dist_config:check([{"here", Options}]).
+
+option(Key, Value) ->
+    case check([{Key, Value}]) of
+        {ok, Options} -> {ok, maps:get(Key, Options)};
+        {error, _} = Error -> Error
+    end.
+
+%% What is not given is left out, but for the options that have a default.
+nothing_given_test() ->
+    {ok, Options} = quic_dist_config:check([]),
+    ?assertEqual(#{}, maps:get(nodes, Options)),
+    ?assertEqual(notice, maps:get(log_level, Options)),
+    ?assertEqual(auto, maps:get(data_plane, Options)),
+    Optional = [certfile, keyfile, password, cacertfile, listen_address, listen_port, executable],
+    ?assertEqual([], [Key || Key <- Optional, is_map_key(Key, Options)]).
+
+%% Each option takes these values and gives them the form that the library uses.
+accepted_test_() ->
+    [
+        {lists:flatten(io_lib:format("~p", [{Key, Value}])),
+            ?_assertEqual({ok, Checked}, option(Key, Value))}
+     || {Key, Value, Checked} <- accepted()
+    ].
+
+accepted() ->
+    Files = [certfile, cacertfile, executable],
+    Path = <<"/a b/ü"/utf8>>,
+    [{Key, Value, Path} || Key <- Files, Value <- ["/a b/ü", Path, '/a b/ü']] ++
+        [
+            {certfile, lists:duplicate(4096, $a), binary:copy(<<"a">>, 4096)},
+            {certfile, ["/etc/", <<"node">>, ".pem"], <<"/etc/node.pem">>},
+            {listen_address, "127.0.0.1", {127, 0, 0, 1}},
+            {listen_address, <<"127.0.0.1">>, {127, 0, 0, 1}},
+            {listen_address, '127.0.0.1', {127, 0, 0, 1}},
+            {listen_address, {127, 0, 0, 1}, {127, 0, 0, 1}},
+            {listen_address, "0.0.0.0", {0, 0, 0, 0}},
+            {listen_address, "::", {0, 0, 0, 0, 0, 0, 0, 0}},
+            {listen_address, "fe80::1", {16#FE80, 0, 0, 0, 0, 0, 0, 1}},
+            {listen_address, {0, 0, 0, 0, 0, 0, 0, 1}, {0, 0, 0, 0, 0, 0, 0, 1}},
+            {listen_port, 0, {0, 0}},
+            {listen_port, 1, {1, 1}},
+            {listen_port, 65535, {65535, 65535}},
+            {listen_port, {1, 65535}, {1, 65535}},
+            {listen_port, {7, 7}, {7, 7}},
+            {nodes, [], #{}},
+            {nodes, [{'a@b', "c", 1}], #{'a@b' => {<<"c">>, 1}}},
+            {nodes, [{"a@b", <<"c">>, 65535}], #{'a@b' => {<<"c">>, 65535}}},
+            {nodes, [{<<"a@b">>, c, 1}], #{'a@b' => {<<"c">>, 1}}},
+            {nodes, [{'a@b', {10, 0, 0, 1}, 1}], #{'a@b' => {<<"10.0.0.1">>, 1}}},
+            {nodes, [{'a@b', {0, 0, 0, 0, 0, 0, 0, 1}, 1}], #{'a@b' => {<<"::1">>, 1}}},
+            {nodes, [{'a@b', lists:duplicate(255, $h), 1}], #{
+                'a@b' => {binary:copy(<<"h">>, 255), 1}
+            }},
+            {nodes, [{'a@b', "x", 1}, {'c@d', "y", 2}], #{
+                'a@b' => {<<"x">>, 1}, 'c@d' => {<<"y">>, 2}
+            }},
+            %% The first entry of a node counts.
+            {nodes, [{'a@b', "x", 1}, {'a@b', "y", 2}], #{'a@b' => {<<"x">>, 1}}}
+        ] ++
+        [{data_plane, Plane, Plane} || Plane <- [auto, socket, stdio]] ++
+        [{log_level, Level, Level} || Level <- [error, warning, notice, info, debug]].
+
+%% Each option refuses these values, with its own words for what it takes.
+refused_test_() ->
+    [
+        {lists:flatten(io_lib:format("~p", [{Key, Value}])), fun() ->
+            {error, Reason} = check([{Key, Value}]),
+            {bad_option, Key, _, "here", _} = Reason,
+            Text = quic_dist_config:format_error(Reason),
+            ?assertMatch({match, _}, re:run(Text, Accepted))
+        end}
+     || {Key, Values, Accepted} <- refused(), Value <- Values
+    ].
+
+refused() ->
+    NoText = ["", <<>>, '', 17, [a | b], {}, #{}, <<255>>, lists:duplicate(4097, $a)],
+    [{Key, NoText, "a file name"} || Key <- [certfile, keyfile, cacertfile, executable]] ++
+        [
+            {password, NoText, "a string"},
+            {listen_address,
+                ["", "localhost", "10.0.0", "10.0.0.256", ":::", {10, 0, 0}, {10, 0, 0, 256}, 17, a],
+                "an IP address"},
+            {listen_port,
+                [-1, 65536, 1.0, "7000", <<"7000">>, a, {0, 1}, {2, 1}, {1, 65536}, {1}, {1, 2, 3}],
+                "0 to 65535.*{Min, Max}"},
+            {nodes,
+                [
+                    a,
+                    #{'a@b' => {"c", 1}},
+                    [a],
+                    [{'a@b', "c"}],
+                    [{a, "c", 1}],
+                    [{'@b', "c", 1}],
+                    [{'a@', "c", 1}],
+                    [{'a@b@c', "c", 1}],
+                    [{17, "c", 1}],
+                    [{'a@b', "", 1}],
+                    [{'a@b', {1, 2, 3}, 1}],
+                    [{'a@b', lists:duplicate(256, $h), 1}],
+                    [{'a@b', "c", 0}],
+                    [{'a@b', "c", 65536}],
+                    [{'a@b', "c", "1"}],
+                    [{'a@b', "c", 1} | b]
+                ],
+                "a list of {Node, Host, UdpPort}"},
+            {data_plane, [tcp, "stdio", true], "auto, socket or stdio"},
+            {log_level, [warn, all, none, "info", 7, emergency], "error, warning, notice, info"}
+        ].
+
+%% An unknown option is refused, with a list of those that are known.
+unknown_test_() ->
+    [
+        fun() ->
+            {error, {bad_option, Key, 1, "here", Accepted}} = check([{Key, 1}]),
+            [
+                ?assertNotEqual({Known, nomatch}, {Known, string:find(Accepted, Known)})
+             || Known <- lists:map(fun atom_to_list/1, known())
+            ]
+        end
+     || Key <- [nonsense, "certfile", <<"certfile">>, {a, b}, 17]
+    ].
+
+known() ->
+    [
+        certfile,
+        keyfile,
+        password,
+        cacertfile,
+        listen_address,
+        listen_port,
+        nodes,
+        executable,
+        data_plane,
+        log_level
+    ].
+
+%% The first quic_dist's names are names for the same options.
+old_names_test() ->
+    ?assertMatch(
+        {ok, #{certfile := <<"c">>, keyfile := <<"k">>}}, check([{cert, "c"}, {key, "k"}])
+    ),
+    ?assertMatch({ok, #{certfile := <<"new">>}}, check([{certfile, "new"}, {cert, "old"}])),
+    ?assertMatch({ok, #{certfile := <<"old">>}}, check([{cert, "old"}, {certfile, "new"}])),
+    ?assertMatch({error, {bad_option, cert, 17, "here", "a file name"}}, check([{cert, 17}])).
+
+%% The first source that names an option decides it, and within a source the first mention.
+precedence_test() ->
+    Sources = [
+        {"flags", [{listen_port, 1}, {listen_port, 2}]},
+        {"file", [{listen_port, 3}, {log_level, debug}]},
+        {"environment", [{listen_port, 4}, {log_level, error}, {executable, "/x"}]}
+    ],
+    ?assertMatch(
+        {ok, #{listen_port := {1, 1}, log_level := debug, executable := <<"/x">>}},
+        quic_dist_config:check(Sources)
+    ).
+
+%% A wrong value is refused also where a higher source decides, under the name of its own source.
+hidden_mistakes_test() ->
+    Sources = [{"flags", [{log_level, info}]}, {"file", [{log_level, loud}]}],
+    ?assertMatch(
+        {error, {bad_option, log_level, loud, "file", _}}, quic_dist_config:check(Sources)
+    ).
+
+%% A key or a password without a certificate is refused, under its own source; one source may
+%% complete another.
+incomplete_identity_test() ->
+    ?assertMatch(
+        {error, {bad_option, keyfile, "k", "here", "this together with certfile"}},
+        check([{keyfile, "k"}])
+    ),
+    ?assertMatch(
+        {error, {bad_option, keyfile, "k", "here", "this together with certfile"}},
+        check([{key, "k"}])
+    ),
+    ?assertMatch(
+        {error, {bad_option, password, _, "here", "this together with certfile"}},
+        check([{password, "p"}])
+    ),
+    ?assertMatch(
+        {ok, #{certfile := <<"c">>, keyfile := <<"k">>, password := <<"p">>}},
+        quic_dist_config:check([
+            {"flags", [{keyfile, "k"}]}, {"file", [{certfile, "c"}, {password, "p"}]}
+        ])
+    ).
+
+%% No error about a password shows it, whatever it was given as.
+passwords_are_not_shown_test_() ->
+    Secrets = ["s3cret", <<"s3cret">>, s3cret, {s3cret}, [s3cret | b], #{s3cret => 1}],
+    [
+        fun() ->
+            {error, Reason} = check([{password, Secret}]),
+            ?assertEqual(nomatch, string:find(quic_dist_config:format_error(Reason), "s3cret")),
+            ?assertEqual(nomatch, string:find(io_lib:format("~p", [Reason]), "s3cret"))
+        end
+     || Secret <- Secrets
+    ].
+
+%% An error is one line: option, value, source and what is accepted.
+one_line_test_() ->
+    Mistakes = [{Key, Value} || {Key, Values, _} <- refused(), Value <- Values, Key =/= password],
+    [
+        fun() ->
+            {error, Reason} = quic_dist_config:check([{"the source", [{Key, Value}]}]),
+            Text = quic_dist_config:format_error(Reason),
+            ?assertEqual(nomatch, string:find(Text, "\n")),
+            Parts = [
+                atom_to_list(Key),
+                lists:flatten(io_lib:format("~0tp", [Value])),
+                "the source",
+                element(5, Reason)
+            ],
+            [?assertNotEqual({Part, nomatch}, {Part, string:find(Text, Part)}) || Part <- Parts]
+        end
+     || {Key, Value} <- Mistakes ++ [{certfile, {"two\nlines", lists:seq(1, 200)}}]
+    ].
+
+%% A value on the command line is a term if it reads as one, and else a string.
+flags_test_() ->
+    [
+        {Word, ?_assertEqual([{key, Value}], quic_dist_config:flags(["key", Word]))}
+     || {Word, Value} <- [
+            {"4711", 4711},
+            {"{1,2}", {1, 2}},
+            {"debug", debug},
+            {"'a@b'", 'a@b'},
+            {"a@b", a@b},
+            {"\"quoted\"", "quoted"},
+            {"<<\"bin\">>", <<"bin">>},
+            {"[{'a@b', \"h\", 1}]", [{'a@b', "h", 1}]},
+            {"/etc/ssl/node.pem", "/etc/ssl/node.pem"},
+            {"./node.pem", "./node.pem"},
+            {"node.pem", "node.pem"},
+            {"C:\\node.pem", "C:\\node.pem"},
+            {"10.0.0.1", "10.0.0.1"},
+            {"::1", "::1"},
+            {"fe80::1", "fe80::1"},
+            {"two words", "two words"},
+            {"Upper", "Upper"},
+            {"it's", "it's"},
+            {"50%", "50%"},
+            {"1. 2", "1. 2"},
+            {"fun() -> ok end", "fun() -> ok end"},
+            {"", ""}
+        ]
+    ].
+
+%% One flag may hold several pairs, as may several flags.
+several_flags_test() ->
+    ?assertEqual([], quic_dist_config:flags([])),
+    ?assertEqual(
+        [{listen_port, 1}, {certfile, "/c"}, {listen_port, 2}],
+        quic_dist_config:flags(["listen_port", "1", "certfile", "/c", "listen_port", "2"])
+    ).
+
+%% A key without a value is an error of its own, in one line too.
+missing_value_test() ->
+    Reason =
+        try
+            quic_dist_config:flags(["listen_port", "1", "certfile"])
+        catch
+            throw:Thrown -> Thrown
+        end,
+    ?assertMatch({bad_source, _, _, _}, Reason),
+    ?assertEqual(
+        "quic_dist: boot flag -quic_dist certfile: has no value; accepted is -quic_dist Key Value",
+        quic_dist_config:format_error(Reason)
+    ).
+
+%% What the application's environment holds is read, and what OTP puts there is not an option.
+environment_test() ->
+    Env = application:get_all_env(quic_dist),
+    ok = application:set_env(quic_dist, listen_port, 4711),
+    try
+        ?assertMatch({ok, #{listen_port := {4711, 4711}}}, quic_dist_config:read()),
+        ok = application:set_env(quic_dist, listen_port, nonsense),
+        {error, Reason} = quic_dist_config:read(),
+        ?assertNotEqual(nomatch, string:find(quic_dist_config:format_error(Reason), "environment"))
+    after
+        application:unset_env(quic_dist, listen_port)
+    end,
+    ?assertEqual(lists:sort(Env), lists:sort(lists:keydelete(included_applications, 1, Env))).
