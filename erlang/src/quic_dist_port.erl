@@ -264,16 +264,11 @@ starting(info, {Port, {data, Body}}, #data{port = Port, executable = File} = Dat
                 Data
             )
     end;
-starting(info, {Port, {exit_status, Status}}, #data{port = Port, executable = File} = Data) ->
-    {ok, Target} = target(),
-    fail(
-        text(
-            "~ts (~ts) ended with status ~w before its hello: is it a quicdistd for ~ts? It "
-            "writes its own reason to standard error",
-            [File, quic_dist_exe:describe(File), Status, Target]
-        ),
-        Data
-    );
+starting(info, {Port, {exit_status, Status}}, #data{port = Port} = Data) ->
+    ended_early(["with status ", integer_to_list(Status)], Data);
+starting(info, {'EXIT', Port, Reason}, #data{port = Port} = Data) ->
+    %% The port noticed first that nobody reads.
+    ended_early(io_lib:format("(~0tp)", [Reason]), Data);
 starting(state_timeout, hello, #data{executable = File} = Data) ->
     fail(
         text("~ts (~ts) sent no hello within ~w ms: it is no quicdistd, or hangs", [
@@ -370,17 +365,9 @@ handle_common(cast, {accept, Pid, Listener}, State, #data{waiting = Waiting} = D
             {keep_state, Data}
     end;
 handle_common(info, {Port, {exit_status, Status}}, State, #data{port = Port} = Data) ->
-    #data{pipe = Pipe, users = Users} = Data,
-    fail(
-        text(
-            "quicdistd (operating system process ~w) ended with status ~w while ~ts; connections "
-            "lost: ~w; another is started",
-            [quic_dist_pipe:os_pid(Pipe), Status, State, quic_dist_users:count(Users)]
-        ),
-        Data
-    );
-handle_common(info, {'EXIT', Port, Reason}, _, #data{port = Port} = Data) ->
-    fail(text("the port of quicdistd ended: ~0tp", [Reason]), Data);
+    ended(["with status ", integer_to_list(Status)], State, Data);
+handle_common(info, {'EXIT', Port, Reason}, State, #data{port = Port} = Data) ->
+    ended(io_lib:format("(~0tp)", [Reason]), State, Data);
 handle_common(info, flush, _, #data{pipe = undefined}) ->
     keep_state_and_data;
 handle_common(info, flush, _, #data{pipe = Pipe0} = Data0) ->
@@ -501,6 +488,27 @@ setup_time() ->
         Seconds when is_integer(Seconds), Seconds > 0, Seconds =< 120 -> 1000 * Seconds;
         _ -> 7000
     end.
+
+ended_early(How, #data{executable = File} = Data) ->
+    {ok, Target} = target(),
+    fail(
+        text(
+            "~ts (~ts) ended ~ts before its hello: is it a quicdistd for ~ts? It writes its own "
+            "reason to standard error",
+            [File, quic_dist_exe:describe(File), How, Target]
+        ),
+        Data
+    ).
+
+ended(How, State, #data{pipe = Pipe, users = Users} = Data) ->
+    fail(
+        text(
+            "quicdistd (operating system process ~w) ended ~ts while ~ts; connections lost: ~w; "
+            "another is started",
+            [quic_dist_pipe:os_pid(Pipe), How, State, quic_dist_users:count(Users)]
+        ),
+        Data
+    ).
 
 %% The sidecar is gone, or must go. Everybody who waits for it is told.
 fail(Text, Data0) ->

@@ -15,9 +15,13 @@
     beam_killed/1,
     sidecar_killed/1,
     sidecar_killed_and_reconnected/1,
+    both_sidecars_killed/1,
+    sidecar_killed_while_starting/1,
     ten_sidecar_kills/1,
     sidecar_stopped/1,
     sidecar_stopped_under_load/1,
+    halt_beside_a_stopped_sidecar/1,
+    udp_port_taken_meanwhile/1,
     distribution_stopped/1,
     simultaneous_connects_while_sidecars_die/1,
     stopped_receiver/1
@@ -88,7 +92,14 @@ groups() ->
     [{Plane, [], life() ++ [{group, slow}]} || Plane <- planes()] ++
         [
             %% They mostly wait, and may do it together.
-            {slow, [parallel], [ten_sidecar_kills, sidecar_stopped, sidecar_stopped_under_load]},
+            {slow, [parallel], [
+                ten_sidecar_kills,
+                sidecar_killed_while_starting,
+                sidecar_stopped,
+                sidecar_stopped_under_load,
+                halt_beside_a_stopped_sidecar,
+                udp_port_taken_meanwhile
+            ]},
             {boot, [], [
                 no_executable,
                 not_an_executable,
@@ -128,6 +139,7 @@ life() ->
         beam_killed,
         sidecar_killed,
         sidecar_killed_and_reconnected,
+        both_sidecars_killed,
         distribution_stopped,
         simultaneous_connects_while_sidecars_die,
         stopped_receiver
@@ -385,12 +397,54 @@ sidecar_killed_and_reconnected(Config) ->
     ?assertEqual(pong, ping(A, B)),
     ?assertEqual(maps:get(node, B), call(A, fun() -> erpc:call(maps:get(node, B), fun() -> node() end) end)).
 
-%% However often a sidecar is killed the node works, and nothing is left in the VM of those that were.
-ten_sidecar_kills(Config) ->
+%% Two nodes whose sidecars are killed at the same moment connect again.
+both_sidecars_killed(Config) ->
     A = start(Config, #{}),
     B = start(Config, #{}),
     connect(A, B),
+    watch(A),
+    watch(B),
+    [kill(OsPid) || OsPid <- [sidecar(A), sidecar(B)]],
+    ?assertEqual(connection_closed, nodedown(A, B, 1000)),
+    ?assertEqual(connection_closed, nodedown(B, A, 1000)),
+    connect(A, B).
+
+%% A sidecar that is killed in its first moments is replaced like any other.
+sidecar_killed_while_starting(Config) ->
+    A = start(Config, #{}),
+    B = start(Config, #{}),
+    #{listen := Listen} = quic_dist_node:info(A),
+    lists:foldl(
+        fun(_, Last) ->
+            Next = wait_until(
+                {another_than, Last},
+                fun() ->
+                    case quic_dist_node:info(A) of
+                        #{os_pid := OsPid} when is_integer(OsPid), OsPid =/= Last -> {ok, OsPid};
+                        Other -> Other
+                    end
+                end,
+                3000
+            ),
+            kill(Next),
+            Next
+        end,
+        none,
+        lists:seq(1, 5)
+    ),
+    _ = sidecar(A),
+    ?assertMatch(#{listen := Listen}, quic_dist_node:info(A)),
+    connect(B, A).
+
+%% However often a sidecar is killed, with messages under way, the node works, and nothing is left in the
+%% VM of those that were.
+ten_sidecar_kills(Config) ->
+    A = start(Config, #{}),
+    B = #{node := NodeB} = start(Config, #{}),
+    connect(A, B),
     {AtFirst, PeerAtFirst} = {resources(A), resources(B)},
+    %% These connect by themselves, too.
+    Senders = call(A, fun() -> [spawn(fun() -> keep_sending({nobody, NodeB}) end) || _ <- [1, 2]] end),
     lists:foreach(
         fun(_) ->
             Sidecar = sidecar(A),
@@ -401,8 +455,15 @@ ten_sidecar_kills(Config) ->
         end,
         lists:seq(1, 10)
     ),
+    call(A, fun() -> [exit(Sender, kill) || Sender <- Senders] end),
     same_resources(A, AtFirst),
     same_resources(B, PeerAtFirst).
+
+keep_sending(To) ->
+    To ! binary:copy(<<"0123456789">>, 10000),
+    receive
+    after 10 -> keep_sending(To)
+    end.
 
 same_resources(Node, Before) ->
     wait_until({resources, Node, Before}, fun() ->
@@ -414,13 +475,15 @@ same_resources(Node, Before) ->
 %% stopped, and the sidecar is gone then; started again, it works.
 sidecar_stopped(Config) ->
     B = start(Config, #{}),
-    C = start(Config, #{}),
+    C = start(Config, #{kernel => [{net_setuptime, ?SETUP_TIME}]}),
     UdpPort = quic_dist_node:free_port(),
     A = distribute(start_alone(Config, #{kernel => [{net_setuptime, ?SETUP_TIME}]}), UdpPort),
     connect(A, B),
     Sidecar = sidecar(A),
     signal(Sidecar, stop),
     pang(A, maps:get(node, C), ?PANG + 500),
+    %% Nor does it hang those who want to connect to us.
+    pang(C, maps:get(node, A), ?PANG + 500),
     stop_distribution(A, Sidecar),
     distribute(A, UdpPort),
     connect(A, C).
@@ -443,6 +506,49 @@ sidecar_stopped_under_load(Config) ->
     stop_distribution(A, Sidecar),
     distribute(A, UdpPort),
     connect(A, C).
+
+%% A node whose sidecar is stopped can be ended by init:stop, and takes the sidecar with it.
+halt_beside_a_stopped_sidecar(Config) ->
+    A = #{os_pid := Beam} = start(Config, #{}),
+    B = start(Config, #{}),
+    connect(A, B),
+    Sidecar = sidecar(A),
+    signal(Sidecar, stop),
+    quic_dist_node:cast(A, fun() -> init:stop() end),
+    gone(Beam, 6000),
+    gone(Sidecar, 1000).
+
+%% If another program takes the UDP port while the sidecar is being replaced, the node says so and
+%% goes on trying; when the port is free it has it again.
+udp_port_taken_meanwhile(Config) ->
+    A = start(Config, #{}),
+    B = start(Config, #{}),
+    #{listen := {Ip, UdpPort} = Listen, os_pid := First} = quic_dist_node:info(A),
+    kill(First),
+    %% Before the second restart there is a pause.
+    kill(next_sidecar(A, First, 1000)),
+    Socket = wait_until(
+        {taken, UdpPort},
+        fun() -> gen_udp:open(UdpPort, [{ip, Ip}]) end,
+        1000
+    ),
+    wait_log(A, "another program has it", 3000),
+    ?assertMatch(#{state := {down, _}}, quic_dist_node:info(A)),
+    ok = gen_udp:close(Socket),
+    connect(wait_up(A, Listen), B),
+    connect(B, A).
+
+wait_up(Node, Listen) ->
+    wait_until(
+        {up, Node},
+        fun() ->
+            case quic_dist_node:info(Node) of
+                #{state := up, listen := Listen} -> {ok, Node};
+                Other -> Other
+            end
+        end,
+        7000
+    ).
 
 %% net_kernel:stop returns within the time that a sidecar has to end, and what it has then is nothing.
 stop_distribution(A, Sidecar) ->
@@ -852,7 +958,8 @@ garbage(Config, B, {Name, Bytes, Signal, Words}) ->
     Inject = filename:join(?config(priv_dir, Config), atom_to_list(Name)),
     ok = file:write_file(Inject, Bytes),
     A = start(Config, #{
-        quic_dist => [{executable, fixture(Config, "fakesidecar")}],
+        %% The man in the middle is a process between the VM and quicdistd, which sockets do not accept.
+        quic_dist => [{executable, fixture(Config, "fakesidecar")}, {data_plane, stdio}],
         env => [
             {"QUIC_DIST_FAKE_REAL", fixture(Config, "quicdistd")},
             {"QUIC_DIST_FAKE_INJECT", Inject}
