@@ -17,7 +17,7 @@ import (
 const (
 	helloTimeout = 10 * time.Second       // for the VM's hello (PROTOCOL.md, section 3)
 	stopLinger   = 700 * time.Millisecond // for all channels to deliver what the VM sent (section 8)
-	stopGrace    = 150 * time.Millisecond // for all goroutines to end after that
+	stopGrace    = 100 * time.Millisecond // for goroutines to end after that
 )
 
 // A bridge is one conversation with a VM: it turns the VM's requests into calls of package streams, and channels into
@@ -114,17 +114,21 @@ func (b *bridge) stop(end context.CancelFunc) {
 		c.finish(stopLinger)
 	}
 	b.mu.Unlock()
+	await(&b.running, stopLinger+stopGrace)
+	end()
+	await(&b.tasks, stopGrace)
+}
+
+// await waits for a group, limit at most. Goroutines that are left end with the process.
+func await(group *sync.WaitGroup, limit time.Duration) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		b.running.Wait()
-		end()
-		b.tasks.Wait()
+		group.Wait()
 	}()
 	select {
 	case <-done:
-	case <-time.After(stopLinger + stopGrace):
-		end()
+	case <-time.After(limit):
 	}
 }
 

@@ -1338,8 +1338,11 @@ until_last(N) ->
 %% What a process sends before it stops its node with init:stop/0 arrives before the node is down,
 %% whether many messages or a big one.
 last_messages_before_stop(Config) ->
-    last_words(Config, 1000, 1024, fun(_, _) -> init:stop() end),
-    last_words(Config, 1, 20 * ?MB, fun(_, _) -> init:stop() end).
+    [
+        last_words(Config, Count, Size, fun(_, _) -> init:stop() end)
+     || {Count, Size} <- [{1000, 1024}, {1, 5 * ?MB}, {1000, 1024}, {1, 5 * ?MB}, {1, 20 * ?MB}]
+    ],
+    ok.
 
 %% What the emulator has given to the carrier before erlang:halt/0 arrives before the node is down.
 %% (What it still has in its own queue is lost, over inet_tcp too.)

@@ -488,13 +488,13 @@ remote_shell_with(NameArgs, NodeName) ->
     quic_dist_node:wait_until(evaluated, fun() ->
         call(Node, fun() -> persistent_term:get(typed, nothing) end) =:= here
     end),
-    %% The job control of the local shell: q ends it, and not the node.
-    keys(Shell, [$G band 31]),
-    screen(Shell, " --> "),
-    keys(Shell, "q\n"),
+    %% The only other node is the one whose terminal this is.
+    keys(Shell, "[erpc:cast(Other, erlang, halt, []) || Other <- nodes(connected)].\n"),
     {Command, _} = Shell,
     ?assertMatch({exit_status, _, _}, quic_dist_node:finish(Command, 10000)),
-    ?assertEqual([], call(Node, fun() -> nodes(connected) end)).
+    quic_dist_node:wait_until(disconnected, fun() ->
+        call(Node, fun() -> nodes(connected) end) =:= []
+    end).
 
 %% A shell connects to another only if it is on a terminal, and not on a dumb one. OTP's run_erl
 %% gives it one: what is written to its pipe is typed, and what is on the screen goes to its log.
