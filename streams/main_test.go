@@ -2,54 +2,19 @@ package streams
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
-	"runtime"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"quic_dist/internal/testrun"
 )
 
 // TestMain fails if a goroutine outlives the tests.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if code == 0 {
-		if left := leaked(scaled(10 * time.Second)); left != "" {
-			fmt.Fprintf(os.Stderr, "goroutines outlive the tests:\n%s\n", left)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { testrun.Main(m) }
 
-// leaked waits until no goroutine is in this module's or quic-go's code, and returns their stacks if that takes
-// longer than d. Some of quic-go's goroutines end shortly after the Close that ends them.
-func leaked(d time.Duration) string {
-	for end := time.Now().Add(d); ; time.Sleep(10 * time.Millisecond) {
-		stacks := make([]byte, 1<<20)
-		stacks = stacks[:runtime.Stack(stacks, true)]
-		var left []string
-		for g := range strings.SplitSeq(string(stacks), "\n\n") {
-			if strings.Contains(g, "quic") && !strings.Contains(g, "streams.TestMain") {
-				left = append(left, g)
-			}
-		}
-		if len(left) == 0 || time.Now().After(end) {
-			return strings.Join(left, "\n\n")
-		}
-	}
-}
-
-// scaled stretches the tests' deadlines on slow machines.
-func scaled(d time.Duration) time.Duration {
-	if f, err := strconv.ParseFloat(os.Getenv("QUIC_DIST_TEST_TIME"), 64); err == nil && f > 0 {
-		return time.Duration(f * float64(d))
-	}
-	return d
-}
+func scaled(d time.Duration) time.Duration { return testrun.Scaled(d) }
 
 // within returns a context for something that should take next to no time.
 func within(t testing.TB) context.Context {

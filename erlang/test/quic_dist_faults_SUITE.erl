@@ -16,6 +16,10 @@
     sidecar_killed/1,
     sidecar_killed_and_reconnected/1,
     both_sidecars_killed/1,
+    sidecar_terminated/1,
+    sidecar_killed_while_connecting/1,
+    distribution_stopped_while_connecting/1,
+    a_hundred_reconnects/1,
     sidecar_killed_while_starting/1,
     ten_sidecar_kills/1,
     sidecar_stopped/1,
@@ -140,7 +144,11 @@ life() ->
         sidecar_killed,
         sidecar_killed_and_reconnected,
         both_sidecars_killed,
+        sidecar_terminated,
+        sidecar_killed_while_connecting,
         distribution_stopped,
+        distribution_stopped_while_connecting,
+        a_hundred_reconnects,
         simultaneous_connects_while_sidecars_die,
         stopped_receiver
     ].
@@ -337,8 +345,8 @@ within(Limit, Milliseconds, What) ->
     ok.
 
 %% What may leak in a VM.
-resources(Node) ->
-    call(Node, fun() ->
+resources(#{os_pid := Beam} = Node) ->
+    InVm = call(Node, fun() ->
         {monitors, Monitors} = process_info(whereis(quic_dist_port), monitors),
         {links, Links} = process_info(whereis(quic_dist_port), links),
         #{
@@ -348,7 +356,8 @@ resources(Node) ->
             monitors => length(Monitors),
             links => length(Links)
         }
-    end).
+    end),
+    InVm#{descriptors => descriptors(Beam)}.
 
 %% Life and death
 
@@ -361,6 +370,8 @@ beam_killed(Config) ->
     Sidecar = sidecar(A),
     {UdpPort, _} = string:to_integer(atom_to_list(Name)),
     ?assert(is_bound(UdpPort)),
+    %% Another program that the BEAM has started, and that outlives it, does not hold the sidecar.
+    call(A, fun() -> is_port(open_port({spawn, "sleep 2"}, [])) end),
     kill(Beam),
     ?assertEqual(connection_closed, nodedown(B, A, 1000)),
     gone(Sidecar, 1000),
@@ -410,6 +421,135 @@ both_sidecars_killed(Config) ->
     ?assertEqual(connection_closed, nodedown(B, A, 1000)),
     [next_sidecar(Node, Sidecar, 1000) || {Node, Sidecar} <- Sidecars],
     connect(A, B).
+
+%% A sidecar that an operator ends with SIGTERM says farewell to its peers, and is replaced.
+sidecar_terminated(Config) ->
+    A = start(Config, #{}),
+    B = start(Config, #{}),
+    connect(A, B),
+    watch(A),
+    watch(B),
+    Sidecar = sidecar(A),
+    signal(Sidecar, term),
+    ?assertEqual(connection_closed, nodedown(A, B, 1500)),
+    ?assertEqual(connection_closed, nodedown(B, A, 1500)),
+    next_sidecar(A, Sidecar, 1500),
+    ?assertMatch([_], log_lines(A, "ended with status 0")),
+    connect(B, A).
+
+%% Whoever waits for a connection when the sidecar is killed gets his answer at once.
+sidecar_killed_while_connecting(Config) ->
+    A = start(Config, #{}),
+    silent(fun(UdpPort) ->
+        Pings = start_pings(A, UdpPort, 20),
+        Sidecar = sidecar(A),
+        AtFirst = resources(A),
+        kill(Sidecar),
+        [
+            receive
+                {answer, N, Answer} -> ?assertEqual(pang, Answer)
+            after scale(1000) ->
+                error({no_answer, N})
+            end
+         || N <- Pings
+        ],
+        next_sidecar(A, Sidecar, 1000),
+        %% One monitor and some processes for each ping, which are gone.
+        ?assert(maps:get(monitors, resources(A)) < maps:get(monitors, AtFirst))
+    end),
+    connect(A, start(Config, #{})).
+
+%% Pings to so many nodes that do not answer, all on their way; their answers come as messages.
+start_pings(Node, UdpPort, Count) ->
+    Self = self(),
+    Numbers = lists:seq(1, Count),
+    call(Node, fun() ->
+        [
+            spawn(fun() ->
+                %% All of 127/8 is this host, and where the socket is bound is 127.0.0.1.
+                To = lists:concat([UdpPort, "@127.0.0.", N]),
+                tell(Self, {answer, N, net_adm:ping(list_to_atom(To))})
+            end)
+         || N <- Numbers
+        ],
+        ok
+    end),
+    wait_until(
+        {dialling, Node},
+        fun() ->
+            Monitors = maps:get(monitors, resources(Node)),
+            Monitors >= Count orelse Monitors
+        end,
+        2000
+    ),
+    Numbers.
+
+silent(Test) ->
+    %% Bound to every address: an answer to anything would come from the kernel else.
+    {ok, Socket} = gen_udp:open(0, [{active, false}]),
+    {ok, UdpPort} = inet:port(Socket),
+    Test(UdpPort),
+    ok = gen_udp:close(Socket).
+
+%% net_kernel:stop does not wait for connections that are on their way.
+distribution_stopped_while_connecting(Config) ->
+    UdpPort = quic_dist_node:free_port(),
+    A = distribute(start_alone(Config, #{}), UdpPort),
+    silent(fun(Silent) ->
+        Pings = start_pings(A, Silent, 5),
+        Sidecar = sidecar(A),
+        {Microseconds, ok} = timer:tc(fun() -> call(A, net_kernel, stop, []) end),
+        within(1500, Microseconds div 1000, net_kernel_stop),
+        gone(Sidecar, 1000),
+        [
+            receive
+                {answer, N, Answer} -> ?assertEqual(pang, Answer)
+            after scale(1000) ->
+                error({no_answer, N})
+            end
+         || N <- Pings
+        ]
+    end).
+
+%% Connections that come and go leave nothing behind, neither in the VMs nor in the sidecars.
+a_hundred_reconnects(Config) ->
+    A = start(Config, #{}),
+    B = #{node := NodeB} = start(Config, #{}),
+    Reconnect = fun(_) ->
+        true = call(A, fun() -> erlang:disconnect_node(NodeB) =/= ignored end),
+        connect(A, B)
+    end,
+    connect(A, B),
+    lists:foreach(Reconnect, lists:seq(1, 10)),
+    settle(A, B),
+    Before = [descriptors(sidecar(Node)) || Node <- [A, B]],
+    {AtFirst, PeerAtFirst} = {resources(A), resources(B)},
+    lists:foreach(Reconnect, lists:seq(1, 100)),
+    same_resources(A, AtFirst),
+    same_resources(B, PeerAtFirst),
+    wait_until(
+        {descriptors, Before},
+        fun() ->
+            After = [descriptors(sidecar(Node)) || Node <- [A, B]],
+            lists:all(fun({Old, New}) -> New =< Old end, lists:zip(Before, After)) orelse After
+        end,
+        5000
+    ).
+
+%% Waits until the former channels are gone.
+settle(A, B) ->
+    wait_until(
+        channels,
+        fun() ->
+            Channels = [maps:get(channels, quic_dist_node:info(Node)) || Node <- [A, B]],
+            Channels =:= [1, 1] orelse Channels
+        end,
+        5000
+    ).
+
+descriptors(OsPid) ->
+    {ok, Names} = file:list_dir("/proc/" ++ integer_to_list(OsPid) ++ "/fd"),
+    length(Names).
 
 %% A sidecar that is killed in its first moments is replaced like any other.
 sidecar_killed_while_starting(Config) ->
