@@ -44,6 +44,7 @@ func TestDataInPiecesOfOneByte(t *testing.T) {
 
 // One channel whose VM does not read holds up no other channel of the same two sidecars.
 func TestAStalledChannelStallsNoOther(t *testing.T) {
+	t.Parallel() // it mostly waits
 	a, b := configured(t), configured(t)
 	udpPort := b.listen()
 	stalledA, _ := connect(a, b, udpPort)
@@ -63,6 +64,7 @@ func TestAStalledChannelStallsNoOther(t *testing.T) {
 
 // What a sidecar holds for a VM that does not read is bounded: its peer's VM gets no credit for more.
 func TestCreditBoundsWhatIsOnTheWay(t *testing.T) {
+	t.Parallel() // it mostly waits
 	a, onA, _, _ := connected(t)
 	var writer sync.WaitGroup
 	defer writer.Wait()
@@ -93,6 +95,7 @@ func TestDataWithoutCreditIsAFault(t *testing.T) {
 }
 
 func TestCreditOverTheLimitIsAFault(t *testing.T) {
+	t.Parallel() // it mostly waits
 	a, onA, _, _ := connected(t)
 	a.put(&portproto.Credit{Channel: onA, Bytes: portproto.MaxCredit})
 	a.wantServing() // the limit itself is allowed
@@ -178,6 +181,7 @@ func TestBothSidesClose(t *testing.T) {
 
 // A peer that never confirms holds up the closed event for the time to linger and no more.
 func TestCloseDoesNotWaitForAPeerThatDoesNotRead(t *testing.T) {
+	t.Parallel() // it mostly waits
 	a, onA, _, _ := connected(t)
 	a.write(onA, distFrames(1, 900_000, 50_000), portproto.MaxDataPayload)
 	began := time.Now()
@@ -227,6 +231,7 @@ func TestTheEndDeliversWhatWasSent(t *testing.T) {
 }
 
 func TestTheEndDoesNotWaitForAPeerThatDoesNotRead(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
 			a, terminate := bridgedIn(t, t.TempDir())
@@ -245,6 +250,7 @@ func TestTheEndDoesNotWaitForAPeerThatDoesNotRead(t *testing.T) {
 
 // A VM that is stopped (SIGSTOP) reads nothing: the pipe to it is full, and the sidecar must be able to end.
 func TestTheEndDoesNotWaitForAVMThatDoesNotRead(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
 			a, terminate := bridgedIn(t, t.TempDir())

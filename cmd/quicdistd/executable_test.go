@@ -189,6 +189,7 @@ func TestSIGINTAndSIGHUPAreIgnored(t *testing.T) {
 
 // A VM that is stopped reads nothing; the sidecar ends all the same.
 func TestSIGTERMWhileTheVMDoesNotRead(t *testing.T) {
+	t.Parallel() // it mostly waits
 	p := started(t)
 	p.greet().configure()
 	b := configured(t)

@@ -153,6 +153,7 @@ func TestSocketClosedWithUnreadDataDeliversWhatWasSent(t *testing.T) {
 
 // A VM that does not read its socket holds up its peer's VM, whose sidecar takes only so much.
 func TestSocketBackPressure(t *testing.T) {
+	t.Parallel() // it mostly waits
 	_, _, _, _, socketB, _ := met(t)
 	_ = socketB.SetWriteDeadline(time.Now().Add(scaled(2 * time.Second)))
 	n, err := socketB.Write(make([]byte, 64<<20)) // ticks
@@ -165,6 +166,7 @@ func TestSocketBackPressure(t *testing.T) {
 }
 
 func TestSocketDoesNotHoldUpTheEnd(t *testing.T) {
+	t.Parallel() // it mostly waits
 	a, _, _, _, socketB, _ := met(t)
 	_ = socketB.SetWriteDeadline(time.Now().Add(scaled(time.Second)))
 	_, _ = socketB.Write(make([]byte, 64<<20)) // for a VM that does not read
@@ -174,6 +176,7 @@ func TestSocketDoesNotHoldUpTheEnd(t *testing.T) {
 
 // A channel whose VM has not come yet can end: the peer's does, and the token is worth nothing then.
 func TestSocketNobodyComesTo(t *testing.T) {
+	t.Parallel() // it mostly waits
 	a, b := onSockets(t), onSockets(t)
 	atA, atB := appoint(t, a.vm, b.vm)
 	atB.meet(t).Close()
@@ -216,6 +219,7 @@ func TestSocketTokens(t *testing.T) {
 
 // Who has connected and shows no token is turned away in time, and does not keep others out meanwhile.
 func TestSocketSilentStrangers(t *testing.T) {
+	t.Parallel() // it mostly waits
 	a, b := onSockets(t), onSockets(t)
 	atA, atB := appoint(t, a.vm, b.vm)
 	began := time.Now()
@@ -240,6 +244,7 @@ func TestSocketOfAnotherProcess(t *testing.T) {
 }
 
 func TestDataAndCreditOnASocketsChannelAreFaults(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for _, f := range []portproto.Frame{
 		&portproto.Data{Channel: 1, Payload: []byte("x")}, &portproto.Credit{Channel: 1, Bytes: 1},
 	} {

@@ -16,14 +16,8 @@ const (
 	// grant is the least that is worth a credit frame.
 	grant = window / 4
 
-	// writeSize is how much is handed to the QUIC stream at a time; after each the VM gets its credit back.
-	writeSize = 128 << 10
-
 	// readSize is what one data frame to the VM holds at most. A buffer of this size belongs to each channel.
 	readSize = 128 << 10
-
-	// idleSize is the largest buffer that a quiet channel keeps.
-	idleSize = 64 << 10
 )
 
 // A stdioChannel moves one distribution connection's data between data frames and a QUIC connection. Two goroutines do it:
@@ -35,19 +29,18 @@ type stdioChannel struct {
 	conn *streams.Channel
 	w    *portproto.Writer
 
+	out *outbox
+
 	mu   sync.Mutex
 	wake sync.Cond // for any change below
 
-	pending   []byte // from the VM, not yet taken by transmit
-	spare     []byte // transmit's other buffer
-	vmCredit  int64  // what the VM may still send; negative by at most one frame
-	ownCredit int64  // what we may send to the VM; likewise
-	closing   bool   // the VM has closed it, or has died: nothing more from it, nothing more to it
-	ended     bool   // the QUIC connection has ended
+	vmCredit  int64 // what the VM may still send; negative by at most one frame
+	ownCredit int64 // what we may send to the VM; likewise
+	closing   bool  // the VM has closed it, or has died: nothing more from it, nothing more to it
 }
 
 func newStdioChannel(id uint32, conn *streams.Channel, w *portproto.Writer) *stdioChannel {
-	c := &stdioChannel{id: id, conn: conn, w: w, vmCredit: window}
+	c := &stdioChannel{id: id, conn: conn, w: w, out: newOutbox(0), vmCredit: window}
 	c.expire = func() { _ = conn.Close(streams.CloseNone, "") }
 	c.wake.L = &c.mu
 	return c
@@ -61,28 +54,27 @@ func (c *stdioChannel) Run(forget func()) {
 
 	endConn(c.conn, err)
 	local := c.stop()
-	c.mu.Lock()
-	c.ended = true
-	c.wake.Broadcast()
-	c.mu.Unlock()
+	c.out.seal()
 	transmit.Wait()
 	forget()
 	_ = c.w.Write(closedEvent(c.id, err, local)) // a VM that is gone needs no telling
 }
 
-// send takes the payload of a data frame from the VM. It never blocks. It reports whether the VM had the credit.
+// send takes the payload of a data frame from the VM. It never blocks: credit bounds what the outbox holds. It reports
+// whether the VM had the credit.
 func (c *stdioChannel) send(payload []byte) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closing || c.ended {
-		return true // it crosses the VM's close, or our closed event
+	if c.closing {
+		c.mu.Unlock()
+		return true // it crosses the VM's own close
 	}
-	if c.vmCredit <= 0 {
+	credit := c.vmCredit
+	c.vmCredit -= int64(len(payload))
+	c.mu.Unlock()
+	if credit <= 0 {
 		return false
 	}
-	c.vmCredit -= int64(len(payload))
-	c.pending = append(c.pending, payload...)
-	c.wake.Broadcast()
+	c.out.put(payload) // or drop it, if it crosses our closed event
 	return true
 }
 
@@ -100,45 +92,19 @@ func (c *stdioChannel) finish(linger time.Duration) {
 	c.closing = true
 	c.wake.Broadcast()
 	c.mu.Unlock()
+	c.out.seal()
 	c.lingering.finish(linger)
 }
 
 // transmit owns the QUIC stream's sending side. It ends when the connection has, or when after finish all is written.
 func (c *stdioChannel) transmit() {
 	var owed int
-	for {
-		data := c.take()
-		if len(data) == 0 {
-			_ = c.conn.CloseWrite() // after finish; the peer confirms by closing. Else there is no connection to close.
-			return
+	c.out.drain(c.conn, func(n int) {
+		if owed += n; owed >= grant {
+			c.grant(owed)
+			owed = 0
 		}
-		for len(data) > 0 {
-			n := min(len(data), writeSize)
-			if _, err := c.conn.Write(data[:n]); err != nil {
-				return // receive sees the same end, and why
-			}
-			data = data[n:]
-			if owed += n; owed >= grant {
-				c.grant(owed)
-				owed = 0
-			}
-		}
-	}
-}
-
-// take waits for data from the VM and returns it, until the next call; or none, if there will be none.
-func (c *stdioChannel) take() []byte {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for len(c.pending) == 0 && !c.closing && !c.ended {
-		c.wake.Wait()
-	}
-	data := c.pending
-	c.pending, c.spare = c.spare[:0], data
-	if cap(c.pending) > idleSize && len(data) < cap(c.pending)/8 {
-		c.pending = nil // the channel has gone quiet; it is not to keep the buffer of its busiest time
-	}
-	return data
+	})
 }
 
 // grant gives the VM credit for what the QUIC stream has taken.

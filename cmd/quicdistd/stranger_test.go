@@ -115,6 +115,7 @@ func refuseOne(t testing.TB, v *vm, udpPort uint16) {
 }
 
 func TestDialStrangers(t *testing.T) {
+	t.Parallel() // it mostly waits
 	say := func(b []byte) func(*quic.Conn) {
 		return func(conn *quic.Conn) {
 			s, err := conn.AcceptStream(conn.Context())
@@ -179,6 +180,7 @@ func TestDialStrangers(t *testing.T) {
 
 // Whoever dials and is not one of us is told so, logged, and forgotten; the next good one is let in.
 func TestStrangersDial(t *testing.T) {
+	t.Parallel() // it mostly waits
 	tests := []struct {
 		name  string
 		alpn  string

@@ -4,8 +4,8 @@
 %% After each case nothing is left of its nodes: no operating system process, no file in the folder
 %% for temporary files, no UDP socket (a socket is its process's). The fakes of test/fakes and
 %% certificates of every kind are made by init_per_suite in the folder that QUIC_DIST_TEST_FIXTURES
-%% names, default _build/test-fixtures, with go and openssl; where these are missing, what an earlier
-%% run has left there is used.
+%% names, default _build/test-fixtures, with go and openssl; where these are missing, what an
+%% earlier run has left there is used.
 -module(quic_dist_faults_SUITE).
 
 -export([all/0, groups/0, suite/0]).
@@ -67,8 +67,19 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -import(quic_dist_node, [
-    alive/1, call/2, call/3, call/4, connect/2, log/1, log_lines/2, scale/1, sidecar/1, signal/2, tell/2,
-    wait_log/3, wait_until/3
+    alive/1,
+    call/2,
+    call/3,
+    call/4,
+    connect/2,
+    log/1,
+    log_lines/2,
+    scale/1,
+    sidecar/1,
+    signal/2,
+    tell/2,
+    wait_log/3,
+    wait_until/3
 ]).
 
 -define(NODES, ?MODULE).
@@ -400,13 +411,13 @@ sidecar_killed(Config) ->
 %% connection for alive.
 sidecar_killed_and_reconnected(Config) ->
     A = start(Config, #{}),
-    B = start(Config, #{}),
+    B = #{node := NodeB} = start(Config, #{}),
     connect(A, B),
     watch(A),
     kill(sidecar(A)),
     nodedown(A, B, 1000),
     ?assertEqual(pong, ping(A, B)),
-    ?assertEqual(maps:get(node, B), call(A, fun() -> erpc:call(maps:get(node, B), fun() -> node() end) end)).
+    ?assertEqual(NodeB, call(A, fun() -> erpc:call(NodeB, fun() -> node() end) end)).
 
 %% Two nodes whose sidecars are killed at the same moment connect again.
 both_sidecars_killed(Config) ->
@@ -578,15 +589,17 @@ sidecar_killed_while_starting(Config) ->
     ?assertMatch(#{listen := Listen}, quic_dist_node:info(A)),
     connect(B, A).
 
-%% However often a sidecar is killed, with messages under way, the node works, and nothing is left in the
-%% VM of those that were.
+%% However often a sidecar is killed, with messages under way, the node works, and nothing is left
+%% in the VM of those that were.
 ten_sidecar_kills(Config) ->
     A = start(Config, #{}),
     B = #{node := NodeB} = start(Config, #{}),
     connect(A, B),
     {AtFirst, PeerAtFirst} = {resources(A), resources(B)},
     %% These connect by themselves, too.
-    Senders = call(A, fun() -> [spawn(fun() -> keep_sending({nobody, NodeB}) end) || _ <- [1, 2]] end),
+    Senders = call(A, fun() ->
+        [spawn(fun() -> keep_sending({nobody, NodeB}) end) || _ <- [1, 2]]
+    end),
     lists:foreach(
         fun(_) ->
             Sidecar = sidecar(A),
@@ -694,7 +707,7 @@ wait_up(Node, Listen) ->
         7000
     ).
 
-%% net_kernel:stop returns within the time that a sidecar has to end, and what it has then is nothing.
+%% net_kernel:stop returns within the time that a sidecar has to end, and then it has none.
 stop_distribution(A, Sidecar) ->
     {Microseconds, ok} = timer:tc(fun() -> call(A, net_kernel, stop, []) end),
     within(5000, Microseconds div 1000, net_kernel_stop),
@@ -756,8 +769,8 @@ disconnect_and_ping(Peer) ->
     spawn(fun() -> net_adm:ping(Peer) end),
     ok.
 
-%% A receiver that is stopped holds up its senders and fills nobody's memory; when it goes on, all that
-%% was sent arrives, and in order.
+%% A receiver that is stopped holds up its senders and fills nobody's memory; when it goes on, all
+%% that was sent arrives, and in order.
 stopped_receiver(Config) ->
     A = start(Config, #{}),
     B = #{os_pid := Beam} = start(Config, #{}),
@@ -771,7 +784,9 @@ stopped_receiver(Config) ->
     ?assert(sent(A) < Senders * Each),
     %% The peak, not what is left of it.
     Peaks = [peak_memory(Sidecar) || Sidecar <- Sidecars],
-    ct:pal("peaks of the sidecars' memory, in kB: ~w; sent: ~w of ~w", [Peaks, sent(A), Senders * Each]),
+    ct:pal("peaks of the sidecars' memory, in kB: ~w; sent: ~w of ~w", [
+        Peaks, sent(A), Senders * Each
+    ]),
     signal(Beam, cont),
     [
         receive
@@ -872,8 +887,9 @@ boot_fails(Config, Ebin, Options, Env, Within, Words) ->
     boot_fails(Config, Ebin, UdpPort, Options, Env, Within, Words).
 
 boot_fails(Config, Ebin, UdpPort, Options, Env, Within, Words) ->
+    Name = UdpPort ++ "@127.0.0.1",
     Args =
-        ["-proto_dist", "quic", "-name", UdpPort ++ "@127.0.0.1", "-no_epmd", "-pa", Ebin, "-noinput"] ++
+        ["-proto_dist", "quic", "-name", Name, "-no_epmd", "-pa", Ebin, "-noinput"] ++
             lists:append([
                 ["-quic_dist", atom_to_list(Key), lists:flatten(io_lib:format("~0tp", [Value]))]
              || {Key, Value} <- Options
@@ -887,7 +903,8 @@ boot_fails(Config, Ebin, UdpPort, Options, Env, Within, Words) ->
             Missing = [Word || Word <- Words, string:find(Output, Word) =:= nomatch],
             ?assertEqual([], Missing, Output),
             %% The message is there once, and is all there is but for what a sidecar itself says.
-            ?assertMatch([_], [L || L <- string:lexemes(Output, "\n"), not lists:prefix("quicdistd: ", L)], Output);
+            Lines = string:lexemes(Output, "\n"),
+            ?assertMatch([_], [L || L <- Lines, not lists:prefix("quicdistd: ", L)], Output);
         _ ->
             error({no_boot_error, Result})
     end,
@@ -901,7 +918,10 @@ no_executable(Config) ->
     ]),
     Ebin = library_without_executable(Config),
     boot_fails(Config, Ebin, [], [], 3000, [
-        filename:join(filename:dirname(Ebin), "priv"), "/quicdistd: no such file", "make build", "option executable"
+        filename:join(filename:dirname(Ebin), "priv"),
+        "/quicdistd: no such file",
+        "make build",
+        "option executable"
     ]).
 
 library_without_executable(Config) ->
@@ -923,7 +943,9 @@ not_an_executable(Config) ->
     ok = file:write_file(Text, "not a program\n"),
     boot_fails(Config, [{executable, Text}], [], 3000, [Text ++ ": not executable", "chmod +x"]),
     ok = file:change_mode(Text, 8#755),
-    boot_fails(Config, [{executable, Text}], [], 3000, [Text, "not an executable of a known kind", "is it a quicdistd for"]).
+    boot_fails(Config, [{executable, Text}], [], 3000, [
+        Text, "not an executable of a known kind", "is it a quicdistd for"
+    ]).
 
 %% An executable for another processor is called that, with the platform that is wanted.
 executable_for_another_processor(Config) ->
@@ -932,12 +954,16 @@ executable_for_another_processor(Config) ->
     Header = <<16#7f, "ELF", 2, 2, 1, 0:72, 2:16, 22:16, 1:32, 0:384>>,
     ok = file:write_file(File, Header),
     ok = file:change_mode(File, 8#755),
-    boot_fails(Config, [{executable, File}], [], 3000, [File, "64-bit ELF executable for s390x", "is it a quicdistd for"]).
+    boot_fails(Config, [{executable, File}], [], 3000, [
+        File, "64-bit ELF executable for s390x", "is it a quicdistd for"
+    ]).
 
 %% quicdistd of another version is refused with both versions.
 executable_of_another_version(Config) ->
     File = fixture(Config, "quicdistd-9.9.9"),
-    boot_fails(Config, [{executable, File}], [], 3000, [File, "9.9.9", "install both from one release"]).
+    boot_fails(Config, [{executable, File}], [], 3000, [
+        File, "9.9.9", "install both from one release"
+    ]).
 
 %% A program that ends before its hello is reported with its exit status.
 executable_that_ends(Config) ->
@@ -945,7 +971,9 @@ executable_that_ends(Config) ->
 
 %% A sidecar of another protocol is refused with both numbers.
 executable_of_another_protocol(Config) ->
-    fake_fails(Config, "protocol", 3000, ["protocol 2", "protocol 1", "install both from one release"]).
+    fake_fails(Config, "protocol", 3000, [
+        "protocol 2", "protocol 1", "install both from one release"
+    ]).
 
 %% A sidecar that says something else in place of its hello is refused.
 executable_without_hello(Config) ->
@@ -978,14 +1006,17 @@ udp_port_in_use(Config) ->
     boot_fails(Config, quic_dist_node:ebin(), Text, [], [], 3000, [Text, "another program has it"]),
     ok = gen_udp:close(Socket).
 
-%% Certificate files that cannot be used end the boot with the file's name and what is wrong with it.
+%% Certificate files that cannot be used end the boot with the file's name and what is wrong.
 bad_certificates(Config) ->
     Cert = fun(Name) -> fixture(Config, Name) end,
+    Encrypted = [{certfile, Cert("encrypted.pem")}, {keyfile, Cert("encrypted.key")}],
     Garbage = filename:join(?config(priv_dir, Config), "garbage.pem"),
     ok = file:write_file(Garbage, "no certificate\n"),
     Missing = "/nowhere/cert.pem",
     lists:foreach(
-        fun({Options, Words}) -> boot_fails(Config, Options, [], 3000, ["bad_certificate" | Words]) end,
+        fun({Options, Words}) ->
+            boot_fails(Config, Options, [], 3000, ["bad_certificate" | Words])
+        end,
         [
             {[{certfile, Missing}], [Missing, "no such file"]},
             {[{certfile, ?config(priv_dir, Config)}], [?config(priv_dir, Config), "directory"]},
@@ -994,12 +1025,8 @@ bad_certificates(Config) ->
             {[{certfile, Cert("ec.pem")}, {keyfile, Cert("ed25519.key")}], [
                 Cert("ec.pem"), Cert("ed25519.key"), "do not belong together"
             ]},
-            {[{certfile, Cert("encrypted.pem")}, {keyfile, Cert("encrypted.key")}], [
-                Cert("encrypted.key"), "set password"
-            ]},
-            {[{certfile, Cert("encrypted.pem")}, {keyfile, Cert("encrypted.key")}, {password, "wrong"}], [
-                Cert("encrypted.key"), "cannot be decrypted"
-            ]},
+            {Encrypted, [Cert("encrypted.key"), "set password"]},
+            {Encrypted ++ [{password, "wrong"}], [Cert("encrypted.key"), "cannot be decrypted"]},
             {[{cacertfile, Cert("ec.key")}], [Cert("ec.key"), "holds no certificate"]}
         ]
     ).
@@ -1023,7 +1050,8 @@ repaired_without_restart(Config) ->
     UdpPort = quic_dist_node:free_port(),
     Set = fun(Options) ->
         call(Alone, fun() ->
-            [application:unset_env(quic_dist, Key) || {Key, _} <- application:get_all_env(quic_dist)],
+            Old = application:get_all_env(quic_dist),
+            [application:unset_env(quic_dist, Key) || {Key, _} <- Old],
             [ok = application:set_env(quic_dist, Key, Value) || {Key, Value} <- Options],
             ok
         end)
@@ -1031,7 +1059,8 @@ repaired_without_restart(Config) ->
     Name = list_to_atom(integer_to_list(UdpPort) ++ "@127.0.0.1"),
     Refused = fun(Options) ->
         Set(Options),
-        ?assertMatch({error, _}, call(Alone, net_kernel, start, [Name, #{name_domain => longnames}])),
+        Start = fun() -> net_kernel:start(Name, #{name_domain => longnames}) end,
+        ?assertMatch({error, _}, call(Alone, Start)),
         ?assertEqual(nonode@nohost, call(Alone, erlang, node, []))
     end,
     Refused([{executable, "/nowhere/quicdistd"}]),
@@ -1083,13 +1112,14 @@ garbage() ->
     Frame = fun(Body) -> <<(byte_size(Body)):32, Body/binary>> end,
     Message = fun(Tag, Fields) -> Frame(iolist_to_binary(quic_dist_proto:control(Tag, Fields))) end,
     Broke = "broke the control protocol",
+    Hello = #{protocol => 1, build => vsn(), os => <<>>, arch => <<>>},
     [
         {empty, <<0:32>>, usr1, Broke},
         {bad_term, Frame(<<1, 131, 255>>), usr1, Broke},
         {unknown_type, Frame(<<9, 1, 2, 3>>), usr1, Broke},
         {too_large, Frame(<<2, 1:32, 0:((1 bsl 18) + 1)/unit:8>>), usr1, Broke},
         {cut, <<100:32, 1, 131, 104>>, usr2, "ended with status 9"},
-        {second_hello, Message(hello, #{protocol => 1, build => vsn(), os => <<>>, arch => <<>>}), usr1, Broke},
+        {second_hello, Message(hello, Hello), usr1, Broke},
         {answer_to_nothing, Message(dialled, channel(#{id => 4711})), usr1, Broke},
         {bad_address, Message(accepted, channel(#{node => <<"a@h">>})), usr1, Broke}
     ].
@@ -1102,7 +1132,7 @@ garbage(Config, B, {Name, Bytes, Signal, Words}) ->
     Inject = filename:join(?config(priv_dir, Config), atom_to_list(Name)),
     ok = file:write_file(Inject, Bytes),
     A = start(Config, #{
-        %% The man in the middle is a process between the VM and quicdistd, which sockets do not accept.
+        %% The man in the middle is a process between the VM and quicdistd, which no socket lets in.
         quic_dist => [{executable, fixture(Config, "fakesidecar")}, {data_plane, stdio}],
         env => [
             {"QUIC_DIST_FAKE_REAL", fixture(Config, "quicdistd")},
@@ -1113,7 +1143,7 @@ garbage(Config, B, {Name, Bytes, Signal, Words}) ->
     connect(A, B),
     watch(A),
     #{listen := Listen, os_pid := Sidecar} = quic_dist_node:info(A),
-    _ = os:cmd("kill -" ++ string:uppercase(atom_to_list(Signal)) ++ " " ++ integer_to_list(Sidecar)),
+    _ = os:cmd(lists:concat(["kill -", string:uppercase(atom_to_list(Signal)), " ", Sidecar])),
     ?assertEqual(connection_closed, nodedown(A, B, 1000)),
     Next = next_sidecar(A, Sidecar, 2000),
     ?assertMatch(#{listen := Listen, os_pid := Next}, quic_dist_node:info(A)),
@@ -1151,7 +1181,9 @@ unknown_host(Config) ->
 
 %% A UDP port on which nothing listens, as the kernel says at once.
 nobody_listens(Config) ->
-    dial_fails(Config, name(quic_dist_node:free_port()), 1000, ["127.0.0.1", "nothing listens on this UDP port"]).
+    dial_fails(Config, name(quic_dist_node:free_port()), 1000, [
+        "127.0.0.1", "nothing listens on this UDP port"
+    ]).
 
 %% A UDP port where somebody listens and never answers.
 silent_peer(Config) ->
@@ -1199,7 +1231,8 @@ peer_of_another_wire_version(Config) ->
     fake_peer(Config, ["erldist/1", "2"], ["wire version 2", "1"]).
 
 fake_peer(Config, Args, Words) ->
-    Command = quic_dist_node:open(Args, #{exec => fixture(Config, "fakepeer"), env => case_env(Config)}),
+    Options = #{exec => fixture(Config, "fakepeer"), env => case_env(Config)},
+    Command = quic_dist_node:open(Args, Options),
     [UdpPort] = quic_dist_node:expect(Command, "^(\\d+)\n", 5000),
     dial_fails(Config, name(list_to_integer(UdpPort)), 1000, Words),
     {_, Port, OsPid, _} = Command,
@@ -1231,13 +1264,14 @@ names_that_do_not_fit(Config) ->
     ],
     %% These are no names at all, and net_kernel itself asks nobody.
     {A, B} = {?config(a, Config), ?config(b, Config)},
-    [pang(A, Name, 1000) || Name <- ['nohost', '@', 'a@', '@127.0.0.1', 'a@b@c', '20000@127.0.0.1@x']],
+    NoNames = ['nohost', '@', 'a@', '@127.0.0.1', 'a@b@c', '20000@127.0.0.1@x'],
+    [pang(A, Name, 1000) || Name <- NoNames],
     connect(A, B).
 
 %% Certificates
 
-%% Nodes with keys of every kind, a chain with an intermediate, both in one file, and an encrypted key,
-%% which trust one authority, connect to each other.
+%% Nodes with keys of every kind, a chain with an intermediate, both in one file, and an encrypted
+%% key, which trust one authority, connect to each other.
 keys_of_every_kind(Config) ->
     Nodes = [trusting(Config, Options) || Options <- identities(Config)],
     [connect(A, B) || A <- Nodes, B <- Nodes, A =/= B],
@@ -1258,15 +1292,17 @@ identities(Config) ->
         [{certfile, File("encrypted.pem")}, {keyfile, File("encrypted.key")}, {password, "secret"}]
     ].
 
-%% A node with a certificate of another authority, with none, or with one that has expired cannot connect to a node that
-%% has an authority, nor that one to it, and both logs say why.
+%% A node with a certificate of another authority, with none, or with one that has expired cannot
+%% connect to a node that has an authority, nor that one to it, and both logs say why.
 strangers(Config) ->
     File = fun(Name) -> fixture(Config, Name) end,
     [Identity | _] = identities(Config),
     Good = trusting(Config, Identity),
     Own = start(Config, #{
         quic_dist => [
-            {certfile, File("stranger.pem")}, {keyfile, File("stranger.key")}, {cacertfile, File("stranger-ca.pem")}
+            {certfile, File("stranger.pem")},
+            {keyfile, File("stranger.key")},
+            {cacertfile, File("stranger-ca.pem")}
         ],
         kernel => [{net_setuptime, ?SETUP_TIME}]
     }),
@@ -1327,55 +1363,64 @@ fixtures() ->
 
 make_fixtures(Dir) ->
     Build = "CGO_ENABLED=0 go build -trimpath -buildvcs=false",
+    Quicdistd = fun(Version, Name) ->
+        Flags = [" -ldflags '-X main.build=", Version, "' -o ", Dir, "/", Name],
+        shell(top(), [Build, Flags, " ./cmd/quicdistd"])
+    end,
     shell(top(), [Build, " -o ", Dir, "/ ./test/fakes/..."]),
-    shell(top(), [Build, " -ldflags '-X main.build=", vsn(), "' -o ", Dir, "/quicdistd ./cmd/quicdistd"]),
-    shell(top(), [Build, " -ldflags '-X main.build=9.9.9' -o ", Dir, "/quicdistd-9.9.9 ./cmd/quicdistd"]),
+    Quicdistd(vsn(), "quicdistd"),
+    Quicdistd("9.9.9", "quicdistd-9.9.9"),
     filelib:is_regular(filename:join(Dir, "certificates")) orelse make_certificates(Dir).
 
 make_certificates(Dir) ->
-    Ec = "-newkey ec -pkeyopt ec_paramgen_curve:P-256",
-    Leaf = "basicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth,clientAuth\n"
-        "subjectAltName=IP:127.0.0.1,DNS:localhost\n",
-    ok = file:write_file(filename:join(Dir, "leaf.ext"), Leaf),
-    Ca = fun(Name) ->
+    Write = fun(Name, Text) -> ok = file:write_file(filename:join(Dir, Name), Text) end,
+    Write(
+        "leaf.ext",
+        "basicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth,clientAuth\n"
+        "subjectAltName=IP:127.0.0.1,DNS:localhost\n"
+    ),
+    Write("ca.ext", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n"),
+    Ec = "ec -pkeyopt ec_paramgen_curve:P-256",
+    Valid = "-days 36500",
+    %% A certificate of the kind that `Extensions' names for a new key, signed by `By'.
+    Certificate = fun(Name, Key, By, Extensions, Days) ->
         shell(Dir, [
-            "openssl req -x509 -nodes -days 3650 ", Ec, " -subj '/CN=", Name, "' -keyout ", Name, ".key -out ", Name,
-            ".pem -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign"
+            ["openssl req -nodes -newkey ", Key, " -subj /CN=", Name],
+            [" -keyout ", Name, ".key -out ", Name, ".csr"]
+        ]),
+        Signer =
+            case By of
+                itself -> [" -signkey ", Name, ".key"];
+                _ -> [" -CA ", By, ".pem -CAkey ", By, ".key -CAcreateserial"]
+            end,
+        shell(Dir, [
+            ["openssl x509 -req -in ", Name, ".csr -out ", Name, ".pem", Signer],
+            [" -extfile ", Extensions, ".ext ", Days]
         ])
     end,
-    Sign = fun(Name, By, Options) ->
-        shell(Dir, [
-            "openssl x509 -req -in ", Name, ".csr -CA ", By, ".pem -CAkey ", By, ".key -CAcreateserial -out ", Name, ".pem ",
-            Options
-        ])
-    end,
-    Certificate = fun(Name, Key, By, Days) ->
-        shell(Dir, ["openssl req -nodes ", Key, " -subj '/CN=", Name, "' -keyout ", Name, ".key -out ", Name, ".csr"]),
-        Sign(Name, By, ["-extfile leaf.ext ", Days])
-    end,
-    Year = "-days 3650",
-    Ca("ca"),
-    Ca("stranger-ca"),
-    shell(Dir, ["openssl req -nodes ", Ec, " -subj /CN=intermediate -keyout intermediate.key -out intermediate.csr"]),
-    ok = file:write_file(filename:join(Dir, "ca.ext"), "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n"),
-    Sign("intermediate", "ca", ["-extfile ca.ext ", Year]),
-    Certificate("ec", Ec, "intermediate", Year),
+    Certificate("ca", Ec, itself, "ca", Valid),
+    Certificate("stranger-ca", Ec, itself, "ca", Valid),
+    Certificate("intermediate", Ec, "ca", "ca", Valid),
+    Certificate("ec", Ec, "intermediate", "leaf", Valid),
     shell(Dir, "cat ec.pem intermediate.pem >ec-chain.pem"),
-    Certificate("rsa", "-newkey rsa:2048", "ca", Year),
+    Certificate("rsa", "rsa:2048", "ca", "leaf", Valid),
     shell(Dir, "cat rsa.pem rsa.key >rsa-both.pem"),
-    Certificate("ed25519", "-newkey ed25519", "ca", Year),
-    Certificate("encrypted", Ec, "ca", Year),
-    shell(Dir, "openssl pkcs8 -topk8 -v2 aes-256-cbc -passout pass:secret -in encrypted.key -out encrypted.tmp"),
-    shell(Dir, "mv encrypted.tmp encrypted.key"),
-    Certificate("stranger", Ec, "stranger-ca", Year),
+    Certificate("ed25519", "ed25519", "ca", "leaf", Valid),
+    Certificate("encrypted", Ec, "ca", "leaf", Valid),
+    shell(Dir, [
+        "mv encrypted.key plain.key && openssl pkcs8 -topk8 -v2 aes-256-cbc",
+        " -passout pass:secret -in plain.key -out encrypted.key"
+    ]),
+    Certificate("stranger", Ec, "stranger-ca", "leaf", Valid),
     %% openssl x509 takes no date in the past, but a negative number of days.
-    Certificate("expired", Ec, "ca", "-days -1"),
-    ok = file:write_file(filename:join(Dir, "certificates"), "made\n").
+    Certificate("expired", Ec, "ca", "leaf", "-days -1"),
+    Write("certificates", "These are made once. Remove this file to have them made again.\n").
 
-shell(Dir, Command0) ->
-    Command = unicode:characters_to_list(Command0),
-    Output = os:cmd("cd '" ++ Dir ++ "' && { " ++ Command ++ "; } 2>&1; echo status=$?"),
+shell(Dir, Command) ->
+    Checked = ["cd '", Dir, "' && { ", Command, "; } 2>&1; echo status=$?"],
+    Line = unicode:characters_to_list(Checked),
+    Output = os:cmd(Line),
     case string:find(Output, "status=0\n", trailing) of
-        nomatch -> error({Command, Output});
+        nomatch -> error({Line, Output});
         _ -> ok
     end.
