@@ -259,9 +259,8 @@ func TestTheEndDoesNotWaitForAVMThatDoesNotRead(t *testing.T) {
 			onA, onB := connect(a, b, b.listen())
 			a.grant(onA, 1<<20)
 			a.hold(true)
-			b.write(onB, distFrames(1, 900_000, 50_000), portproto.MaxDataPayload)
-			// The frame that the held VM has already asked for, and then nothing more.
-			a.await("one frame", func() bool { return a.channels[onA].total > 0 })
+			b.writeMeanwhile(onB, distFrames(1, 30<<20, 50_000))
+			b.awaitStandstill(onB)
 			end(a, terminate)
 			a.awaitEnd(scaled(2 * time.Second))
 		})

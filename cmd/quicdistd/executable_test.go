@@ -196,7 +196,7 @@ func TestSIGTERMWhileTheVMDoesNotRead(t *testing.T) {
 	onP, onB := connect(p.vm, b, b.listen())
 	p.grant(onP, portproto.MaxCredit)
 	p.hold(true)
-	go b.write(onB, distFrames(1, 30<<20, 50_000), portproto.MaxDataPayload)
+	b.writeMeanwhile(onB, distFrames(1, 30<<20, 50_000))
 	b.awaitStandstill(onB)
 	p.signal(t, syscall.SIGTERM)
 	p.awaitEnd(scaled(2 * time.Second))
@@ -211,7 +211,7 @@ func TestDeathOfTheVMWhileTheSidecarWrites(t *testing.T) {
 	sent := distFrames(1, 900_000, 50_000)
 	p.write(onP, sent, portproto.MaxDataPayload)
 	p.grant(onP, portproto.MaxCredit)
-	go b.write(onB, distFrames(2, 30<<20, 50_000), portproto.MaxDataPayload)
+	b.writeMeanwhile(onB, distFrames(2, 30<<20, 50_000))
 	p.await("data", func() bool { return p.channels[onP].total > 1<<20 })
 	p.die()
 	// What the VM had sent arrives all the same.

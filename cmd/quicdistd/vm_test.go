@@ -184,7 +184,7 @@ func (v *vm) openLocked(id, credit uint32) {
 	v.channels[id] = &vmChannel{credit: int64(credit)}
 }
 
-// hold makes the VM read nothing, as if it were stopped, but for one frame; or read again.
+// hold makes the VM read nothing, as if it were stopped, but perhaps for one more frame; or read again.
 func (v *vm) hold(held bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -375,6 +375,13 @@ func (v *vm) write(channel uint32, p []byte, size int) bool {
 		p = p[n:]
 	}
 	return true
+}
+
+// writeMeanwhile is write in a goroutine, for a channel that ends before the test does.
+func (v *vm) writeMeanwhile(channel uint32, p []byte) {
+	var wg sync.WaitGroup
+	wg.Go(func() { v.write(channel, p, portproto.MaxDataPayload) })
+	v.t.Cleanup(wg.Wait)
 }
 
 // grant gives the sidecar credit.

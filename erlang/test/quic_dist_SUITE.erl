@@ -22,6 +22,7 @@
     global_names/1,
     process_groups/1,
     cookies/1,
+    allowed_nodes/1,
     hidden_nodes/1,
     transitive_connections/1,
     node_info/1,
@@ -105,6 +106,7 @@ cases() ->
         global_names,
         process_groups,
         cookies,
+        allowed_nodes,
         hidden_nodes,
         transitive_connections,
         node_info,
@@ -595,6 +597,16 @@ cookies(Config) ->
         true = call(B, fun() -> erlang:set_cookie(NodeA, right) end),
         ?assertEqual(pong, ping(B, NodeA)),
         ?assertEqual([NodeB], call(A, fun() -> nodes() end))
+    end).
+
+%% A node that net_kernel:allow/1 does not name is turned away, and one that it names is not.
+allowed_nodes(Config) ->
+    with_nodes(Config, [#{}, #{}, #{}], fun([A, B, C]) ->
+        NodeA = name(A),
+        ok = call(B, fun() -> net_kernel:allow([NodeA]) end),
+        ?assertEqual(pong, ping(A, name(B))),
+        ?assertEqual(pang, ping(C, name(B))),
+        ?assertEqual([NodeA], call(B, fun() -> nodes(connected) end))
     end).
 
 %% A hidden node is connected without being listed in nodes(), and carries everything else.
@@ -1275,7 +1287,7 @@ node_loss(Config) ->
         ?recv(all_told)
     end).
 
-%% A sender whose receiver's BEAM is stopped is told so by busy_dist_port and, after a bounded amount
+%% A sender whose receiver has a stopped BEAM is told so by busy_dist_port and, after a bounded amount
 %% of data, suspended for good; when the BEAM goes on everything arrives, in order.
 busy_receiver(Config) ->
     with_nodes(Config, [#{}, #{}], fun([A, B]) ->

@@ -11,6 +11,7 @@
     nodes_table/1,
     listen_port_option/1,
     kernel_listen_range/1,
+    fixed_port_without_epmd/1,
     ipv6_names/1,
     ipv4_and_ipv6/1,
     listen_address_option/1,
@@ -21,6 +22,7 @@
 -export([
     bare_command_line/1,
     args_file/1,
+    detached/1,
     without_listening/1,
     dynamic_long_name/1,
     dynamic_short_name/1,
@@ -61,6 +63,7 @@ groups() ->
             nodes_table,
             listen_port_option,
             kernel_listen_range,
+            fixed_port_without_epmd,
             ipv6_names,
             ipv4_and_ipv6,
             listen_address_option,
@@ -71,6 +74,7 @@ groups() ->
         {forms, [], [
             bare_command_line,
             args_file,
+            detached,
             without_listening,
             dynamic_long_name,
             dynamic_short_name,
@@ -228,6 +232,19 @@ kernel_listen_range(_Config) ->
      || _ <- [1, 2]
     ],
     ?assertEqual([Min, Max], [element(2, listens(Node)) || Node <- [First, Second]]).
+
+%% With -start_epmd false and -erl_epmd_port every node has that UDP port at an address of its own.
+fixed_port_without_epmd(_Config) ->
+    Port = port(),
+    [A, B] = [
+        start(#{
+            name => {long, quic_dist_node:unique("n") ++ "@" ++ Host},
+            args => ["-start_epmd", "false", "-erl_epmd_port", integer_to_list(Port)]
+        })
+     || Host <- ["127.0.0.1", "127.0.0.2"]
+    ],
+    ?assertEqual([{{127, 0, 0, 1}, Port}, {{127, 0, 0, 2}, Port}], [listens(N) || N <- [A, B]]),
+    ping_both_ways(A, B).
 
 %% An IPv6 address is a host like any other: in names with a port, in the table `nodes', and with
 %% stock epmd.
@@ -404,6 +421,19 @@ args_file(_Config) ->
     ]),
     Args = ["-noinput", "-args_file", File | ping_and_halt(Peer)],
     ?assertEqual({exit_status, 0, "pong\n"}, quic_dist_node:run(Args, #{})).
+
+%% A detached node, which has no standard input, output or error, is reached like others, and leaves
+%% no sidecar when it halts.
+detached(_Config) ->
+    Peer = start(#{}),
+    Others = quic_dist_node:sidecars(),
+    Name = port_name(port()),
+    Node = list_to_atom(Name),
+    {exit_status, 0, ""} = boot(["-detached", "-name", Name, "-no_epmd"]),
+    quic_dist_node:wait_until(reached, fun() -> ping(Peer, Node) =:= pong end),
+    ?assertMatch([_], quic_dist_node:sidecars() -- Others),
+    call(Peer, fun() -> erpc:cast(Node, erlang, halt, [0]) end),
+    quic_dist_node:wait_until(gone, fun() -> quic_dist_node:sidecars() -- Others =:= [] end).
 
 write(Name, Text) ->
     Dir = filename:join(quic_dist_node:dir(), quic_dist_node:unique("files")),
