@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 export LC_ALL=C.UTF-8 # columns are characters
 
 ours() {
-    find . \( -name .git -o -name _build -o -name _tools -o -path './erlang/priv/*' \) -prune -o \
+    find . \( -name .git -o -name erl_crash.dump -o -name _build -o -name _tools -o -path './erlang/priv/*' \) -prune -o \
         -type f \( "$@" \) -print0
 }
 tab=$(printf '\t')

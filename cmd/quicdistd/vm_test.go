@@ -379,6 +379,7 @@ func (v *vm) write(channel uint32, p []byte, size int) bool {
 
 // writeMeanwhile is write in a goroutine, for a channel that ends before the test does.
 func (v *vm) writeMeanwhile(channel uint32, p []byte) {
+	v.allow(channel, 1) // so that the sidecar looks at the channel, and sees its end
 	var wg sync.WaitGroup
 	wg.Go(func() { v.write(channel, p, portproto.MaxDataPayload) })
 	v.t.Cleanup(wg.Wait)

@@ -80,8 +80,8 @@ command(Port, Frame) ->
         error:badarg -> closed
     end.
 
-%% @doc Closes the pipe. A sidecar that has not ended within `Grace' milliseconds is killed: one that
-%% is stopped does not see the pipe's end.
+%% @doc Closes the pipe. A sidecar that has not ended within `Grace' milliseconds is killed: one
+%% that is stopped does not see the pipe's end.
 -spec close(Grace :: non_neg_integer(), pipe()) -> ok.
 close(Grace, #pipe{port = Port, os_pid = OsPid}) ->
     case erlang:port_info(Port) of

@@ -1,8 +1,8 @@
 %% @doc Who uses the sidecar: the requests that are under way, and the owners of channels.
 %%
 %% Each is monitored by the process that keeps this, `quic_dist_port', so that nothing outlives its
-%% user. A request's user is who made it; a channel's is who asked for it, or the acceptor, until the
-%% channel is attached to the processes that move its data, or released to a socket.
+%% user. A request's user is who made it; a channel's is who asked for it, or the acceptor, until
+%% the channel is attached to the processes that move its data, or released to a socket.
 -module(quic_dist_users).
 
 -export([new/0, count/1, clear/1, down/2]).
@@ -58,8 +58,8 @@ clear(#users{requests = Requests, channels = Channels, monitors = Monitors}) ->
         [Input || #channel{handlers = {Input, _}} <- maps:values(Channels)]
     }.
 
-%% @doc A monitored process is down. What it has left is to be cancelled or closed: the request stays
-%% until it is answered, the channel is forgotten.
+%% @doc A monitored process is down. What it has left is to be cancelled or closed: the request
+%% stays until it is answered, the channel is forgotten.
 -spec down(reference(), users()) -> {cancel | close, id(), users()} | error.
 down(Monitor, #users{requests = Requests, channels = Channels, monitors = Monitors0} = Users) ->
     case maps:take(Monitor, Monitors0) of

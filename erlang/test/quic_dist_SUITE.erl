@@ -1287,8 +1287,8 @@ node_loss(Config) ->
         ?recv(all_told)
     end).
 
-%% A sender whose receiver has a stopped BEAM is told so by busy_dist_port and, after a bounded amount
-%% of data, suspended for good; when the BEAM goes on everything arrives, in order.
+%% A sender whose receiver has a stopped BEAM is told so by busy_dist_port and, after a bounded
+%% amount of data, suspended for good; when the BEAM goes on everything arrives, in order.
 busy_receiver(Config) ->
     with_nodes(Config, [#{}, #{}], fun([A, B]) ->
         NodeB = name(B),

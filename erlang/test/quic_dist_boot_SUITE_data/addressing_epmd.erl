@@ -1,4 +1,5 @@
-%% @doc An epmd module as a discovery service would write it: it knows address and port of each node.
+%% @doc An epmd module as a discovery service would write it: it knows address and port of each
+%% node.
 %% It writes down each call; nodes find each other by files in the folder EPMD_DIR.
 -module(addressing_epmd).
 
