@@ -14,32 +14,35 @@ const (
 	// this size.
 	copySize = 128 << 10
 
-	// outboxSize is what the sidecar takes from the VM ahead of the QUIC stream. TCP's buffers hold as much: what a BEAM
-	// has sent just before it ends is in them, or lost with the emulator's own queue.
-	outboxSize = 4 << 20
+	// backlogSize is what the sidecar takes from one side ahead of the other, each way. TCP's buffers hold as much: what a
+	// BEAM has sent just before it ends is in them, here or at the peer, or lost with the emulator's own queue.
+	backlogSize = 4 << 20
 
-	// directSize is what is written without a detour through the outbox, when that is idle: it saves small messages a
-	// switch between goroutines.
+	// directSize is what is written without a detour through a backlog that is idle: it saves small messages a switch
+	// between goroutines.
 	directSize = 16 << 10
 )
 
 // A socketChannel moves one distribution connection's data between a Unix-domain socket and a QUIC connection. Both carry
-// the same stream of bytes, so it only copies. Towards the peer there is an outbox between the two; when that is full the
-// socket is not read, its buffer fills up, and the VM's senders see a busy port.
+// the same stream of bytes, so it only copies, with a backlog each way. When the one towards the peer is full the socket is
+// not read, its buffer fills up, and the VM's senders see a busy port; when the one towards the VM is full, QUIC's flow
+// control holds the peer.
 //
-// Three goroutines do it: collect and transmit, towards the peer, and receive, towards the VM. The end of either side ends
-// all.
+// Each way has two goroutines, one that reads and one that writes. The end of either side ends all.
 type socketChannel struct {
 	lingering
 	id   uint32
 	conn *streams.Channel
 	w    *portproto.Writer
 	meet meeting
-	out  *outbox
+	out  *backlog // towards the peer
+	in   *backlog // towards the VM
 }
 
 func newSocketChannel(id uint32, conn *streams.Channel, w *portproto.Writer, meet meeting) *socketChannel {
-	c := &socketChannel{id: id, conn: conn, w: w, meet: meet, out: newOutbox(outboxSize)}
+	c := &socketChannel{
+		id: id, conn: conn, w: w, meet: meet, out: newBacklog(backlogSize), in: newBacklog(backlogSize),
+	}
 	c.expire = func() { _ = conn.Close(streams.CloseNone, "") }
 	return c
 }
@@ -57,58 +60,70 @@ func (c *socketChannel) run() (local bool, err error) {
 		_ = c.conn.Close(streams.CloseNone, "")
 		return c.stop(), &streams.EndError{Reason: streams.ConnectionLost, Err: err}
 	}
-	var transmit sync.WaitGroup
-	transmit.Go(func() { c.collect(socket) })
-	transmit.Go(func() { c.out.drain(c.conn, nil) })
+	var outwards, inwards sync.WaitGroup
+	outwards.Go(func() { c.collect(socket) })
+	outwards.Go(c.transmit)
+	inwards.Go(func() { _ = c.in.drain(socket.Write, nil) })
 	err = c.receive(socket)
 	endConn(c.conn, err)
 	local = c.stop()
-	// All that came is written to it, so the VM's port sees the end after that. Collect sees it too.
-	_ = socket.Close()
+	// All that came is written to the socket before its end. A VM that is gone ends that sooner.
+	c.in.seal()
+	inwards.Wait()
+	_ = socket.Close() // which ends collect
 	c.out.seal()
-	transmit.Wait()
+	outwards.Wait()
 	return local, err
 }
 
-// collect owns the socket's receiving side. When the VM's end is gone it has the rest written and the peer told, and ends.
+// collect reads the socket. When the VM's end of it is gone it has the rest written and the peer told, and ends.
 func (c *socketChannel) collect(socket *net.UnixConn) {
 	buf := make([]byte, copySize)
 	for {
 		n, err := socket.Read(buf)
-		switch {
-		case n == 0:
-		case n <= directSize && c.out.idle():
-			if _, err := c.conn.Write(buf[:n]); err != nil {
-				return // receive sees the same end, and why
-			}
-		case !c.out.put(buf[:n]):
-			return // likewise
+		if n > 0 && !forward(c.out, c.conn.Write, buf[:n]) {
+			return // receive sees the same end, and why
 		}
 		if err != nil {
 			// The VM has closed it or has died, or this is our own close after the peer's end. An error other than end of
 			// file says that the VM had not read everything; what it sent has been read by now.
 			c.out.seal()
 			c.finish(closeLinger)
-			// A VM that is there and does not read must not hold up receive.
+			// Nobody reads what is still to be written to it.
 			_ = socket.SetWriteDeadline(time.Now())
 			return
 		}
 	}
 }
 
-// receive owns the QUIC stream's receiving side, and returns why there will be no more. When the VM's end of the socket is
-// gone it goes on reading, to see the peer's end, and drops what it reads.
+// transmit writes the QUIC stream, and finishes it.
+func (c *socketChannel) transmit() {
+	if c.out.drain(c.conn.Write, nil) == nil {
+		_ = c.conn.CloseWrite() // the peer confirms by closing
+	}
+}
+
+// receive reads the QUIC stream, and returns why there will be no more. When the VM's end of the socket is gone it goes on
+// reading, to see the peer's end, and drops what it reads.
 func (c *socketChannel) receive(socket *net.UnixConn) error {
 	buf := make([]byte, copySize)
 	gone := false
 	for {
 		n, err := c.conn.Frames(buf)
 		if n > 0 && !gone {
-			_, failed := socket.Write(buf[:n])
-			gone = failed != nil
+			gone = !forward(c.in, socket.Write, buf[:n])
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// forward hands p to a backlog, or writes it itself. It reports whether the other side is still there.
+func forward(b *backlog, write func([]byte) (int, error), p []byte) bool {
+	if len(p) <= directSize && b.idle() {
+		_, err := write(p)
+		return err == nil
+	}
+	return b.put(p)
 }

@@ -29,7 +29,7 @@ type stdioChannel struct {
 	conn *streams.Channel
 	w    *portproto.Writer
 
-	out *outbox
+	out *backlog
 
 	mu   sync.Mutex
 	wake sync.Cond // for any change below
@@ -40,7 +40,7 @@ type stdioChannel struct {
 }
 
 func newStdioChannel(id uint32, conn *streams.Channel, w *portproto.Writer) *stdioChannel {
-	c := &stdioChannel{id: id, conn: conn, w: w, out: newOutbox(0), vmCredit: window}
+	c := &stdioChannel{id: id, conn: conn, w: w, out: newBacklog(0), vmCredit: window}
 	c.expire = func() { _ = conn.Close(streams.CloseNone, "") }
 	c.wake.L = &c.mu
 	return c
@@ -60,7 +60,7 @@ func (c *stdioChannel) Run(forget func()) {
 	_ = c.w.Write(closedEvent(c.id, err, local)) // a VM that is gone needs no telling
 }
 
-// send takes the payload of a data frame from the VM. It never blocks: credit bounds what the outbox holds. It reports
+// send takes the payload of a data frame from the VM. It never blocks: credit bounds what the backlog holds. It reports
 // whether the VM had the credit.
 func (c *stdioChannel) send(payload []byte) bool {
 	c.mu.Lock()
@@ -99,12 +99,16 @@ func (c *stdioChannel) finish(linger time.Duration) {
 // transmit owns the QUIC stream's sending side. It ends when the connection has, or when after finish all is written.
 func (c *stdioChannel) transmit() {
 	var owed int
-	c.out.drain(c.conn, func(n int) {
+	err := c.out.drain(c.conn.Write, func(n int) {
 		if owed += n; owed >= grant {
 			c.grant(owed)
 			owed = 0
 		}
 	})
+	if err == nil {
+		_ = c.conn.CloseWrite() // the peer confirms by closing
+	}
+	// Else receive sees the same end, and why.
 }
 
 // grant gives the VM credit for what the QUIC stream has taken.
