@@ -38,8 +38,12 @@ case $1 in
         # A case that is skipped because its set-up crashed counts as a failure.
         erlang '
             [Logs, Tests | Only] = init:get_plain_arguments(),
-            Selected = lists:zip(lists:sublist([suite, testcase], length(Only)),
-                                 [list_to_atom(Name) || Name <- Only]),
+            %% A case stands in groups, and is run in each of them.
+            Selected = case [list_to_atom(Name) || Name <- Only] of
+                [] -> [];
+                [Suite] -> [{suite, Suite}];
+                [Suite, Case] -> [{suite, Suite}, {group, all}, {testcase, Case}]
+            end,
             {Passed, Failed, {_, Skipped}} = ct:run_test(
                 [{dir, Tests}, {logdir, Logs}, {auto_compile, false} | Selected]),
             Passed > 0 andalso Failed + Skipped =:= 0' "$logs" "$tests" "$@"

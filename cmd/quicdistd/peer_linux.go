@@ -92,3 +92,24 @@ func lockOwn(dir *os.File) error {
 	}
 	return nil
 }
+
+// tryWrite writes as much of p as the socket takes without waiting.
+func tryWrite(conn *net.UnixConn, p []byte) (n int, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if failed := raw.Write(func(fd uintptr) bool {
+		n, err = unix.Write(int(fd), p)
+		return true // Go's sockets do not block: this was the only try
+	}); failed != nil {
+		return 0, failed
+	}
+	if n < 0 {
+		n = 0
+	}
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+		err = nil
+	}
+	return n, err
+}

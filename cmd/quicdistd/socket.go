@@ -81,7 +81,7 @@ func (c *socketChannel) collect(socket *net.UnixConn) {
 	buf := make([]byte, copySize)
 	for {
 		n, err := socket.Read(buf)
-		if n > 0 && !forward(c.out, c.conn.Write, buf[:n]) {
+		if n > 0 && !c.send(buf[:n]) {
 			return // receive sees the same end, and why
 		}
 		if err != nil {
@@ -111,7 +111,7 @@ func (c *socketChannel) receive(socket *net.UnixConn) error {
 	for {
 		n, err := c.conn.Frames(buf)
 		if n > 0 && !gone {
-			gone = !forward(c.in, socket.Write, buf[:n])
+			gone = !c.deliver(socket, buf[:n])
 		}
 		if err != nil {
 			return err
@@ -119,11 +119,26 @@ func (c *socketChannel) receive(socket *net.UnixConn) error {
 	}
 }
 
-// forward hands p to a backlog, or writes it itself. It reports whether the other side is still there.
-func forward(b *backlog, write func([]byte) (int, error), p []byte) bool {
-	if len(p) <= directSize && b.idle() {
-		_, err := write(p)
+// send takes p towards the peer. It reports whether there is still one.
+func (c *socketChannel) send(p []byte) bool {
+	if len(p) <= directSize && c.out.idle() {
+		_, err := c.conn.Write(p)
 		return err == nil
 	}
-	return b.put(p)
+	return c.out.put(p)
+}
+
+// deliver takes p towards the VM. It reports whether that is still there. Other than send it never waits for the other side
+// while the backlog has room: what a peer sent before it ended is kept, even if the VM does not read at that moment.
+func (c *socketChannel) deliver(socket *net.UnixConn, p []byte) bool {
+	if len(p) <= directSize && c.in.idle() {
+		n, err := tryWrite(socket, p)
+		if err != nil {
+			return false
+		}
+		if p = p[n:]; len(p) == 0 {
+			return true
+		}
+	}
+	return c.in.put(p)
 }
