@@ -16,7 +16,7 @@ import (
 
 const (
 	helloTimeout = 10 * time.Second       // for the VM's hello (PROTOCOL.md, section 3)
-	stopLinger   = 700 * time.Millisecond // for all channels to deliver what the VM sent (section 8)
+	stopLinger   = 500 * time.Millisecond // for all channels to deliver what the VM sent (section 8)
 	stopGrace    = 100 * time.Millisecond // for goroutines to end after that
 )
 

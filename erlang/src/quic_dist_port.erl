@@ -77,7 +77,8 @@
 
 %% Milliseconds. The sidecar's own bounds are in portproto/PROTOCOL.md, sections 3 and 8.
 -define(HELLO_TIMEOUT, 5000).
--define(STOP_TIMEOUT, 1700).
+%% kernel_sup gives distribution that `net_kernel:start/2' started one second to end, all in all.
+-define(STOP_TIMEOUT, 800).
 -define(LISTEN_TIMEOUT, 10000).
 -define(CALL_TIMEOUT, 5000).
 -define(STABLE, 10000).

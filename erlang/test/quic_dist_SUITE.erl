@@ -1362,7 +1362,7 @@ last_messages_before_stop(Config) ->
     ok.
 
 %% What the emulator has given to the carrier before erlang:halt/0 arrives before the node is down.
-%% (What it still has in its own queue is lost, over inet_tcp too.)
+%% (What it still has in its own queues is lost, over inet_tcp too.)
 last_messages_before_halt(Config) ->
     [
         last_words(Config, 100, 1024, fun(NodeA, Given) ->
@@ -1440,8 +1440,17 @@ packets(Node) ->
     {ok, Info} = net_kernel:node_info(Node),
     proplists:get_value(out, Info).
 
+%% The packets are counted when a driver has them; it has written them when its queue is empty.
 given(Node, Count) ->
-    quic_dist_node:wait_until({given, Count}, fun() -> packets(Node) >= Count end).
+    quic_dist_node:wait_until({given, Count}, fun() ->
+        packets(Node) >= Count andalso [] =:= [P || P <- erlang:ports(), queue_size(P) > 0]
+    end).
+
+queue_size(Port) ->
+    case erlang:port_info(Port, queue_size) of
+        {queue_size, Size} -> Size;
+        undefined -> 0
+    end.
 
 %% How many messages come, in order, before the nodedown.
 collect(Node, N, Size) ->

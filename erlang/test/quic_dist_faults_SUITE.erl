@@ -20,6 +20,7 @@
     sidecar_killed_while_connecting/1,
     distribution_stopped_while_connecting/1,
     a_hundred_reconnects/1,
+    reconnects_at_once/1,
     sidecar_killed_while_starting/1,
     ten_sidecar_kills/1,
     sidecar_stopped/1,
@@ -160,6 +161,7 @@ life() ->
         distribution_stopped,
         distribution_stopped_while_connecting,
         a_hundred_reconnects,
+        reconnects_at_once,
         simultaneous_connects_while_sidecars_die,
         stopped_receiver
     ].
@@ -405,7 +407,7 @@ sidecar_killed(Config) ->
     %% The new sidecar answers the peer's next keep-alive with a stateless reset.
     ?assertEqual(connection_closed, nodedown(B, A, 6000)),
     connect(B, A),
-    ?assertMatch([_], log_lines(A, "ended with status 137")).
+    ?assertMatch([_], wait_log(A, "ended with status 137", 2000)).
 
 %% After a sidecar was killed the next ping reconnects, although the peer still takes the old
 %% connection for alive.
@@ -445,7 +447,7 @@ sidecar_terminated(Config) ->
     ?assertEqual(connection_closed, nodedown(A, B, 1500)),
     ?assertEqual(connection_closed, nodedown(B, A, 1500)),
     next_sidecar(A, Sidecar, 1500),
-    ?assertMatch([_], log_lines(A, "ended with status 0")),
+    ?assertMatch([_], wait_log(A, "ended with status 0", 2000)),
     connect(B, A).
 
 %% Whoever waits for a connection when the sidecar is killed gets his answer at once.
@@ -548,6 +550,28 @@ a_hundred_reconnects(Config) ->
         end,
         5000
     ).
+
+%% A node that disconnects and connects again in the same moment is connected in the next: the peer
+%% does not take the second connection for one of its own making.
+reconnects_at_once(Config) ->
+    %% Of two nodes that connect at the same time the one with the greater name insists.
+    [A, #{node := NodeB}] = lists:sort(
+        fun(#{node := X}, #{node := Y}) -> X =< Y end,
+        [start(Config, #{}), start(Config, #{})]
+    ),
+    Slow = call(A, fun() ->
+        [Took || Took <- [reconnect(NodeB) || _ <- lists:seq(1, 500)], Took > 1000]
+    end),
+    ?assertEqual([], Slow).
+
+%% On a node.
+reconnect(Node) ->
+    erlang:disconnect_node(Node),
+    {Microseconds, Connected} = timer:tc(fun() -> net_kernel:connect_node(Node) end),
+    case Connected of
+        true -> Microseconds div 1000;
+        _ -> {failed, Microseconds div 1000}
+    end.
 
 %% On a node.
 await_node(Node) ->
@@ -1164,7 +1188,7 @@ garbage(Config, B, {Name, Bytes, Signal, Words}) ->
     %% Whatever the peer still thinks of the old connection.
     call(B, erlang, disconnect_node, [maps:get(node, A)]),
     connect(B, A),
-    ?assertMatch([_], log_lines(A, Words)),
+    ?assertMatch([_], wait_log(A, Words, 2000)),
     ?assertMatch([_], log_lines(A, "^error"), log(A)),
     quic_dist_node:stop(A).
 
@@ -1177,13 +1201,27 @@ dial_fails(Config, Name, Within, Words) ->
     Text = atom_to_list(Name),
     pang(A, Name, Within),
     Line = "cannot connect to " ++ Text ++ ": ",
-    Found = [L || L <- string:lexemes(log(A), "\n"), string:find(L, Line) =/= nomatch],
+    Found = logged(A, Line),
     ?assertMatch([_], Found, log(A)),
     Missing = [Word || Word <- Words, string:find(hd(Found), Word) =:= nomatch],
     ?assertEqual([], Missing, hd(Found)),
     ?assertMatch("warning " ++ _, hd(Found)),
     call(A, erlang, disconnect_node, [maps:get(node, B)]),
     connect(A, B).
+
+%% The log lines that hold this text, once there is one.
+logged(Node, Text) ->
+    wait_until(
+        {logged, Text},
+        fun() ->
+            Lines = string:lexemes(log(Node), "\n"),
+            case [Line || Line <- Lines, string:find(Line, Text) =/= nomatch] of
+                [] -> log(Node);
+                Found -> {ok, Found}
+            end
+        end,
+        2000
+    ).
 
 name(UdpPort) ->
     list_to_atom(integer_to_list(UdpPort) ++ "@127.0.0.1").
@@ -1341,9 +1379,8 @@ refused(From, To = #{node := Name}, Words) ->
     Turned = fun() -> length(log_lines(To, "inbound connection turned away")) end,
     Before = Turned(),
     pang(From, Name, ?PANG + 500),
-    Line = "cannot connect to " ++ atom_to_list(Name) ++ ": ",
-    [Found | _] = lists:reverse(wait_log(From, Line, 1000)),
-    ?assertNotEqual(nomatch, string:find(Found, Words), Found),
+    Found = logged(From, "cannot connect to " ++ atom_to_list(Name) ++ ": "),
+    ?assertNotEqual(nomatch, string:find(lists:last(Found), Words), Found),
     wait_until({turned_away, To}, fun() -> Turned() > Before end, 2000).
 
 %% Fixtures
