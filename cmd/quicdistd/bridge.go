@@ -38,7 +38,8 @@ type bridge struct {
 	endpoint *streams.Endpoint // nil until configured
 
 	// Set with the endpoint, before there are channels. Nil: channels use stdio.
-	sockets *rendezvous
+	sockets    *rendezvous
+	endSockets context.CancelFunc
 
 	// Goroutines are started under mu and not after stopping, so that Run can wait for them.
 	running sync.WaitGroup // channels
@@ -107,6 +108,9 @@ func (b *bridge) Run(ctx context.Context, stdin io.Reader) error {
 func (b *bridge) stop(end context.CancelFunc) {
 	b.mu.Lock()
 	b.stopping = true
+	if b.endSockets != nil {
+		b.endSockets() // there will be no more channels: the folder goes before anything can hinder that
+	}
 	for _, cancel := range b.requests {
 		cancel()
 	}
@@ -293,7 +297,9 @@ func (b *bridge) start(endpoint *streams.Endpoint, hangUp context.CancelCauseFun
 		return
 	}
 	if b.sockets != nil {
-		b.tasks.Go(func() { b.sockets.Run(b.base) })
+		ctx, cancel := context.WithCancel(b.base)
+		b.endSockets = cancel
+		b.tasks.Go(func() { b.sockets.Run(ctx) })
 	}
 	b.tasks.Go(func() {
 		if err := endpoint.Run(b.base); err != nil && b.base.Err() == nil {

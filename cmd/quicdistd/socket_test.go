@@ -187,6 +187,25 @@ func TestSocketNobodyComesTo(t *testing.T) {
 	a.wantServing()
 }
 
+// A VM that has lost interest in a channel before it came to its socket, as when the process that asked for it is killed,
+// does not keep the peer waiting.
+func TestSocketCloseBeforeTheVMComes(t *testing.T) {
+	a, b := onSockets(t), onSockets(t)
+	atA, atB := appoint(t, a.vm, b.vm)
+	socketB := atB.meet(t)
+	began := time.Now()
+	a.put(&portproto.Close{Channel: atA.channel})
+	if p, err := io.ReadAll(socketB); len(p) > 0 || err != nil {
+		t.Errorf("the peer's VM reads %d bytes, %v", len(p), err)
+	}
+	a.wantClosed(atA.channel, portproto.ReasonLocal)
+	b.wantClosed(atB.channel, portproto.ReasonPeerClosed)
+	if took := time.Since(began); took > scaled(closeLinger/2) {
+		t.Errorf("it took %s", took)
+	}
+	wantTurnedAway(t, atA.meet(t))
+}
+
 func wantTurnedAway(t *testing.T, conn *net.UnixConn) {
 	t.Helper()
 	if n, err := conn.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {

@@ -20,6 +20,8 @@
 
 %% Milliseconds: how often a busy port is tried again.
 -define(FLUSH_INTERVAL, 20).
+%% Milliseconds from a kill to the exit status.
+-define(REAPED, 100).
 
 %% @doc Starts the executable. `Reason' is what `open_port/2' raises.
 -spec open(file:filename_all()) -> {ok, pipe()} | {error, Reason :: term()}.
@@ -92,8 +94,16 @@ close(Grace, #pipe{port = Port, os_pid = OsPid}) ->
                 {Port, {exit_status, _}} -> ok;
                 {'EXIT', Port, _} -> ok
             after Grace ->
+                kill(os:type(), OsPid),
+                %% Its UDP port is free when it has been reaped.
+                receive
+                    {Port, {exit_status, _}} -> ok;
+                    {'EXIT', Port, _} -> ok
+                after ?REAPED ->
+                    ok
+                end,
                 _ = close_port(Port),
-                kill(os:type(), OsPid)
+                ok
             end
     end.
 

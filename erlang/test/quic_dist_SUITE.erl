@@ -1391,7 +1391,7 @@ last_messages_to_a_stopped_node(Config) ->
     with_nodes(Config, [#{}, #{}], fun([A, B]) ->
         Collector = collector(A, B, 1024),
         quic_dist_node:signal(maps:get(os_pid, A), stop),
-        send_last(A, B, Collector, 200, 1024, fun(NodeA, Given) ->
+        send_last(A, B, Collector, 30, 1024, fun(NodeA, Given) ->
             given(NodeA, Given),
             erlang:halt(0)
         end),
@@ -1401,7 +1401,7 @@ last_messages_to_a_stopped_node(Config) ->
         %% Longer than a sidecar lingers (portproto/PROTOCOL.md, section 8).
         quic_dist_node:settled(nothing_comes, fun() -> quic_dist_node:flush() =:= [] end, 1000),
         quic_dist_node:signal(maps:get(os_pid, A), cont),
-        ?assertEqual({collected, 200}, ?recv({collected, _} = Collected, Collected, 30000))
+        ?assertEqual({collected, 30}, ?recv({collected, _} = Collected, Collected, 30000))
     end).
 
 last_words(Config, Count, Size, End) ->
