@@ -180,14 +180,16 @@ func (r *rendezvous) arrange() meeting {
 	return m
 }
 
-// await waits for the VM to connect, until done is closed or connectTimeout has passed. Afterwards the token is worth nothing.
-func (m meeting) await(done <-chan struct{}) (*net.UnixConn, error) {
+// await waits for the VM to connect, until done or unwanted is closed or connectTimeout has passed. Afterwards the token is
+// worth nothing.
+func (m meeting) await(done, unwanted <-chan struct{}) (*net.UnixConn, error) {
 	late := time.NewTimer(connectTimeout)
 	defer late.Stop()
 	select {
 	case conn := <-m.arrived:
 		return conn, nil
 	case <-done:
+	case <-unwanted:
 	case <-late.C:
 	}
 	m.r.mu.Lock()

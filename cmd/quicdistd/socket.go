@@ -37,11 +37,15 @@ type socketChannel struct {
 	meet meeting
 	out  *backlog // towards the peer
 	in   *backlog // towards the VM
+
+	unwanted chan struct{} // closed by finish
+	once     sync.Once
 }
 
 func newSocketChannel(id uint32, conn *streams.Channel, w *portproto.Writer, meet meeting) *socketChannel {
 	c := &socketChannel{
 		id: id, conn: conn, w: w, meet: meet, out: newBacklog(backlogSize), in: newBacklog(backlogSize),
+		unwanted: make(chan struct{}),
 	}
 	c.expire = func() { _ = conn.Close(streams.CloseNone, "") }
 	return c
@@ -54,8 +58,14 @@ func (c *socketChannel) Run(forget func()) {
 	_ = c.w.Write(closedEvent(c.id, err, local)) // a VM that is gone needs no telling
 }
 
+// finish lets a channel that the VM has connected to linger. Of one that it has not there is nothing to deliver.
+func (c *socketChannel) finish(linger time.Duration) {
+	c.lingering.finish(linger)
+	c.once.Do(func() { close(c.unwanted) })
+}
+
 func (c *socketChannel) run() (local bool, err error) {
-	socket, err := c.meet.await(c.conn.Done())
+	socket, err := c.meet.await(c.conn.Done(), c.unwanted)
 	if err != nil {
 		_ = c.conn.Close(streams.CloseNone, "")
 		return c.stop(), &streams.EndError{Reason: streams.ConnectionLost, Err: err}
