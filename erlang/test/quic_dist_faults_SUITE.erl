@@ -20,7 +20,6 @@
     sidecar_killed_while_connecting/1,
     distribution_stopped_while_connecting/1,
     a_hundred_reconnects/1,
-    reconnects_at_once/1,
     sidecar_killed_while_starting/1,
     ten_sidecar_kills/1,
     sidecar_stopped/1,
@@ -161,7 +160,6 @@ life() ->
         distribution_stopped,
         distribution_stopped_while_connecting,
         a_hundred_reconnects,
-        reconnects_at_once,
         simultaneous_connects_while_sidecars_die,
         stopped_receiver
     ].
@@ -550,28 +548,6 @@ a_hundred_reconnects(Config) ->
         end,
         5000
     ).
-
-%% A node that disconnects and connects again in the same moment is connected in the next: the peer
-%% does not take the second connection for one of its own making.
-reconnects_at_once(Config) ->
-    %% Of two nodes that connect at the same time the one with the greater name insists.
-    [A, #{node := NodeB}] = lists:sort(
-        fun(#{node := X}, #{node := Y}) -> X =< Y end,
-        [start(Config, #{}), start(Config, #{})]
-    ),
-    Slow = call(A, fun() ->
-        [Took || Took <- [reconnect(NodeB) || _ <- lists:seq(1, 500)], Took > 1000]
-    end),
-    ?assertEqual([], Slow).
-
-%% On a node.
-reconnect(Node) ->
-    erlang:disconnect_node(Node),
-    {Microseconds, Connected} = timer:tc(fun() -> net_kernel:connect_node(Node) end),
-    case Connected of
-        true -> Microseconds div 1000;
-        _ -> {failed, Microseconds div 1000}
-    end.
 
 %% On a node.
 await_node(Node) ->
