@@ -17,6 +17,8 @@
 -export([info/1, sidecar/1, alive/1, signal/2, os_processes/0, sidecars/0]).
 -export([udp_sockets/0, udp_sockets/1]).
 -export([log/1, log_lines/2, wait_log/3]).
+%% A node's log handler
+-export([log/2]).
 -export([unique/1, free_port/0, ebin/0, paths/0, cookie/0, dir/0, erl/0, certificates/1]).
 -export_type([t/0, start_options/0, name/0, command/0]).
 
@@ -122,9 +124,10 @@ start(Options) ->
 
 node_of(Peer) -> peer:call(Peer, erlang, node, [], scale(15000)).
 
-%% The epmd is our own: a run neither meets others' names nor leaves its epmd behind.
+%% The epmd is our own: a run neither meets others' names nor leaves its epmd behind. Flags meant
+%% for the test VM are not for the nodes. Of two values for a variable the later counts.
 environment_of(Options) ->
-    [
+    [{Name, false} || Name <- ["ERL_FLAGS", "ERL_AFLAGS", "ERL_ZFLAGS", "ERL_LIBS"]] ++ [
         {?MARK, mark()},
         {"ERL_EPMD_PORT", integer_to_list(registry(epmd_port))},
         {"ERL_CRASH_DUMP_BYTES", "0"}
@@ -156,8 +159,7 @@ name_args(_, none) -> [].
 
 log_args(File, Level) ->
     Formatter = {logger_formatter, #{single_line => true, template => [level, " ", msg, "\n"]}},
-    Config = #{config => #{file => File}, formatter => Formatter},
-    Handler = {handler, default, logger_std_h, Config},
+    Handler = {handler, default, ?MODULE, #{config => #{file => File}, formatter => Formatter}},
     option_args("-kernel", [{logger_level, Level}, {logger, [Handler]}]).
 
 option_args(Flag, Options) ->
@@ -170,7 +172,7 @@ option_args(Flag, Options) ->
 %% waits until its operating system process is gone.
 -spec stop(t()) -> ok.
 stop(#{peer := Peer, os_pid := OsPid} = Node) ->
-    alive(OsPid) andalso signal(OsPid, cont),
+    signal(OsPid, cont),
     try
         peer:stop(Peer)
     catch
@@ -185,7 +187,7 @@ stop(#{peer := Peer, os_pid := OsPid} = Node) ->
 -spec stop_all() -> [string()].
 stop_all() ->
     lists:foreach(fun stop/1, registry(nodes)),
-    Left = fun() -> [P || {Pid, Line} = P <- os_processes(), alive(Pid), not is_epmd(Line)] end,
+    Left = fun() -> [P || {_, Line} = P <- os_processes(), not is_epmd(Line)] end,
     lists:foreach(fun({Pid, _}) -> signal(Pid, cont) end, Left()),
     try
         wait_until(leftovers, fun() -> Left() =:= [] end, 3000)
@@ -432,37 +434,47 @@ sidecar(Node) ->
         end
     end).
 
-%% @doc Does this operating system process run (or is stopped)? A zombie does not.
+%% @doc Does this operating system process of our run live (or is stopped)? A zombie does not, and a
+%% stranger who has got the number of one that has ended is none of ours.
 -spec alive(pos_integer()) -> boolean().
 alive(OsPid) ->
-    case file:read_file("/proc/" ++ integer_to_list(OsPid) ++ "/stat") of
+    Name = integer_to_list(OsPid),
+    case file:read_file("/proc/" ++ Name ++ "/stat") of
         {ok, Stat} ->
             %% The name is in parentheses and may hold any byte.
             [_, <<" ", State, _/binary>>] = string:split(Stat, ")", trailing),
-            State =/= $Z andalso State =/= $X;
+            State =/= $Z andalso State =/= $X andalso is_ours(Name);
         {error, _} ->
             false
     end.
 
-%% @doc Sends a signal to an operating system process; that it has ended already is no error.
+is_ours(Name) ->
+    lists:member(list_to_binary(?MARK ++ "=" ++ mark()), environment(Name)).
+
+%% @doc Sends a signal to an operating system process of our run; that it has ended already is no
+%% error.
 -spec signal(pos_integer(), stop | cont | kill | term | int | hup) -> ok.
 signal(OsPid, Signal) ->
-    Name = string:uppercase(atom_to_list(Signal)),
-    _ = os:cmd("kill -" ++ Name ++ " " ++ integer_to_list(OsPid)),
-    ok.
+    case alive(OsPid) of
+        true ->
+            Name = string:uppercase(atom_to_list(Signal)),
+            _ = os:cmd("kill -" ++ Name ++ " " ++ integer_to_list(OsPid)),
+            ok;
+        false ->
+            ok
+    end.
 
 %% @doc All living operating system processes that carry this run's mark, with their command lines.
 -spec os_processes() -> [{pos_integer(), string()}].
 os_processes() ->
     {ok, Names} = file:list_dir("/proc"),
-    Mark = list_to_binary(?MARK ++ "=" ++ mark()),
     [
-        {list_to_integer(Name), command_line(Name)}
+        {OsPid, command_line(Name)}
      || [C | _] = Name <- Names,
         C >= $0,
         C =< $9,
-        lists:member(Mark, environment(Name)),
-        alive(list_to_integer(Name))
+        OsPid <- [list_to_integer(Name)],
+        alive(OsPid)
     ].
 
 environment(Name) ->
@@ -525,22 +537,20 @@ udp_sockets(OsPid) ->
 
 %% Logs
 
-%% @doc What the node has logged, one event a line (`level text'). Also after its end.
+%% @doc What the node has logged until now, one event a line (`level text'). Also after its end.
 -spec log(t()) -> string().
-log(#{log_file := File, os_pid := OsPid} = Node) ->
-    %% The handler writes late; a node that has ended has written.
-    _ = alive(OsPid) andalso filesync(Node),
+log(#{log_file := File}) ->
     case file:read_file(File) of
         {ok, Text} -> unicode:characters_to_list(Text);
         {error, enoent} -> ""
     end.
 
-filesync(Node) ->
-    try
-        call(Node, fun() -> logger_std_h:filesync(default) end, 5000)
-    catch
-        _:_ -> unreachable
-    end.
+%% @private The log handler of our nodes. Who logs writes: when an event has been seen its log is
+%% there, and nothing waits for a disk.
+-spec log(logger:log_event(), logger:handler_config()) -> ok.
+log(Event, #{config := #{file := File}, formatter := {Module, Config}}) ->
+    Line = unicode:characters_to_binary(Module:format(Event, Config)),
+    ok = file:write_file(File, Line, [append, raw]).
 
 %% @doc The log lines that match.
 -spec log_lines(t(), Regexp :: iodata()) -> [string()].
