@@ -11,26 +11,29 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// A packetConn is a UDP socket for quic-go that does two things more: it answers what quic-go leaves unanswered with
-// stateless resets, and it takes the sting out of passing send errors. It is an [quic.OOBCapablePacketConn] with
+// A packetConn is a UDP socket for quic-go that does three things more: it answers what quic-go leaves unanswered with
+// stateless resets, it takes the sting out of passing send errors, and on Linux it receives with segmentation offload. It is an [quic.OOBCapablePacketConn] with
 // ReadBatch, so that quic-go keeps its fast paths (recvmmsg, GSO, ECN, packet info) and still reads through it: given
 // a mere net.Conn, quic-go would read the file descriptor behind its back.
 type packetConn struct {
 	*net.UDPConn
-	batch *ipv4.PacketConn
+	batch batchReader
 	reset *resetter
+}
+
+// A batchReader fills messages, each with its one buffer and a buffer for control messages, and returns how many.
+type batchReader interface {
+	ReadBatch(messages []ipv4.Message, flags int) (int, error)
 }
 
 var (
 	_ quic.OOBCapablePacketConn = (*packetConn)(nil)
-	_ interface {
-		ReadBatch([]ipv4.Message, int) (int, error)
-	} = (*packetConn)(nil)
+	_ batchReader               = (*packetConn)(nil)
 )
 
 // newPacketConn takes ownership of udp.
 func newPacketConn(udp *net.UDPConn, reset *resetter) *packetConn {
-	return &packetConn{UDPConn: udp, batch: ipv4.NewPacketConn(udp), reset: reset}
+	return &packetConn{UDPConn: udp, batch: newDatagramReader(udp), reset: reset}
 }
 
 // ReadBatch is how quic-go reads on Linux, macOS and FreeBSD.

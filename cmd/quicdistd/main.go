@@ -10,6 +10,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"quic_dist/portproto"
@@ -40,10 +41,9 @@ func main() {
 }
 
 func run() int {
-	stdin, stdout := os.Stdin, os.Stdout
+	processors(os.Getenv("GOMAXPROCS"))
+	stdin, stdout := preparePipe(os.Stdin), preparePipe(os.Stdout)
 	os.Stdout = os.Stderr // no stray print may end up between two frames
-	enlargePipe(stdin)
-	enlargePipe(stdout)
 
 	// A write to a VM that has died must fail, not kill: what the VM sent before is still to be delivered.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGINT, syscall.SIGHUP)
@@ -66,6 +66,15 @@ func run() int {
 	default:
 		fmt.Fprintln(os.Stderr, "quicdistd:", err)
 		return exitInternal
+	}
+}
+
+// processors has the sidecar use half of the processors that it may, unless the user has said how many: the other half is
+// the BEAM's. More of them would mostly wake each other: with one of two, bulk data costs a quarter less CPU time and is
+// faster for it (docs/BENCHMARKS.md).
+func processors(said string) {
+	if said == "" {
+		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
 	}
 }
 

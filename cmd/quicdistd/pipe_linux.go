@@ -10,13 +10,15 @@ import (
 // between the VM and the sidecar for each batch of frames.
 const pipeSize = 1 << 20
 
-// enlargePipe makes the pipe larger if it can: a smaller one works as well.
-func enlargePipe(f *os.File) {
-	conn, err := f.SyscallConn()
+// preparePipe takes ownership of a standard file. It makes the pipe larger if it can, and has Go's poller wait for it: a
+// goroutine that waits in the kernel would hold one of the few processors that the sidecar uses (see [processors]).
+func preparePipe(f *os.File) *os.File {
+	_, _ = unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, pipeSize) // a smaller one works as well
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
-		return
+		return f
 	}
-	_ = conn.Control(func(fd uintptr) {
-		_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize)
-	})
+	_ = unix.SetNonblock(fd, true) // what package os looks at; a pipe of our own is ours alone to change
+	defer f.Close()
+	return os.NewFile(uintptr(fd), f.Name())
 }
