@@ -2,8 +2,8 @@
 // can tell, and which fragmented message it is a part of. A frame is what stands behind the 4-byte length, on a channel
 // whose atom cache both nodes have refused (dist_util:strict_order_flags()).
 //
-// [Classify] looks at a frame's beginning, [Sequences] at the fragments of one direction of a channel. Both are pure and
-// allocate nothing for a frame.
+// [Classify] looks at a frame's beginning, [Sequences] at the fragments of one direction of a channel, [CheckFrame] at
+// every term of a frame. All are pure and allocate nothing for a frame.
 //
 // # What is refused
 //

@@ -3,7 +3,7 @@ package signals
 // A Violation is how a frame breaks the negotiated form. The channel it came on cannot go on.
 type Violation string
 
-// The violations by [Classify] and by [Sequences.Follow].
+// The violations by [Classify], by [Sequences.Follow], and by [CheckFrame].
 const (
 	ErrTruncated      Violation = "frame ends inside its header or control message"
 	ErrHeader         Violation = "frame begins neither as a handshake message nor as data"
