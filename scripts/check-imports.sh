@@ -1,6 +1,7 @@
 #!/bin/sh
 # Who may know what, so that each piece of knowledge has one place:
-#   etf        imports the standard library only
+#   etf        imports the standard library only, and so does
+#   signals
 #   portproto  imports the standard library and etf
 #   streams    does not import portproto; cmd/quicdistd alone imports both
 #   open_port  is called by quic_dist_pipe alone
@@ -17,7 +18,7 @@ wrong=$(
     # A path is the standard library's unless it is ours or begins with a host's name.
     echo "$imports" | awk '
         { foreign = $2 ~ "^[^/]*[.]" }
-        $1 == "./etf" && foreign { print $1 " imports " $2 }
+        ($1 == "./etf" || $1 == "./signals") && foreign { print $1 " imports " $2 }
         $1 == "./portproto" && foreign && $2 != "./etf" { print $1 " imports " $2 }
         $2 == "./portproto" { portproto[$1] = 1 }
         $2 == "./streams" { streams[$1] = 1 }
