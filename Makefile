@@ -4,14 +4,15 @@
 export PATH := $(CURDIR)/_tools/go/bin:$(PATH)
 
 FUZZTIME = 60s
+RESULTS = $(wildcard _build/bench/results-otp*.json)
 rebar3 = cd erlang && REBAR_BASE_DIR=$(CURDIR)/_build rebar3
 vsn = $$(sed -n 's/.*{vsn, "\(.*\)"}.*/\1/p' erlang/src/quic_dist.app.src)
 platform = $$(go env GOOS)-$$(go env GOARCH)
 
 .NOTPARALLEL:
-.PHONY: help setup build executable test go-test eunit ct cover check fuzz demo bench clean
+.PHONY: help setup build executable test go-test eunit ct cover check fuzz demo bench bench-tools bench-report clean
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
 setup: ## make a Debian machine ready to build and test
 	scripts/setup.sh
@@ -28,6 +29,7 @@ test: build go-test eunit ct ## all tests of both languages, and 5 s of each fuz
 
 go-test:
 	go test $(GOTESTFLAGS) -race -shuffle=on ./...
+	cd test/bench/report && go test $(GOTESTFLAGS) -shuffle=on ./...
 
 eunit: build
 	scripts/test-erlang.sh eunit
@@ -44,6 +46,7 @@ check: build ## everything but the tests that must hold of a commit
 	go mod tidy -diff
 	go fix -diff ./...
 	go tool -modfile=tools.mod staticcheck ./...
+	scripts/check-bench.sh
 	scripts/check-imports.sh
 	$(rebar3) as check compile
 	scripts/check-records.sh
@@ -59,8 +62,15 @@ fuzz: setup ## each fuzz target for FUZZTIME
 demo: build ## two nodes that talk over QUIC
 	sh test/demo.sh
 
-bench: build ## whole-system measurements
+bench: build bench-tools ## measure carriers side by side; ONLY="send-64KB cpu", CARRIERS=... and ROUNDS=5 narrow it
 	sh test/bench/run.sh
+
+bench-tools: executable
+	CGO_ENABLED=0 go build -o _build/bench/ceiling ./test/bench/ceiling
+	cd test/bench/report && CGO_ENABLED=0 go build -o $(CURDIR)/_build/bench/report .
+
+bench-report: bench-tools ## docs/BENCHMARKS.md and its plots from RESULTS, files that make bench wrote
+	_build/bench/report -docs docs $(RESULTS)
 
 clean: ## remove what was built
 	rm -rf _build erlang/priv/*/

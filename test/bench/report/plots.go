@@ -1,0 +1,286 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"image/color"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+)
+
+// A plotKind is one plot of every result.
+type plotKind struct {
+	name, title string
+	has         func(*result) bool
+	draw        func(*plot.Plot, *result) error
+}
+
+var (
+	throughputOfOne   = throughput("1 sender", "send-%s-x1")
+	throughputOfEight = throughput("8 senders", "send-%s-x8")
+	roundTrips        = plotKind{
+		name:  "round-trip",
+		title: "Round trip: dot = median, line up to the 99th percentile (less is better)",
+		has:   func(r *result) bool { return len(r.measured("round-trip-0", "p50 us")) > 0 },
+		draw:  drawRoundTrips,
+	}
+	windowRoundTrips = inBulk("window-round-trip", "two at most under way")
+	bulkRoundTrips   = inBulk("bulk-round-trip", "as many as the carrier takes")
+	cpu              = plotKind{
+		name:  "cpu",
+		title: "CPU seconds for each GB sent in messages of 64 KB, both ends together (less is better)",
+		has:   func(r *result) bool { return len(r.measured("cpu-64KB", "CPU s/GB")) > 0 },
+		draw:  drawCPU,
+	}
+)
+
+// colours can be told apart by those who do not see all of them (Okabe and Ito).
+var colours = map[string]color.Color{
+	"inet_tcp":     color.RGBA{0x55, 0x55, 0x55, 0xff},
+	"inet_tls":     color.RGBA{0xe6, 0x9f, 0x00, 0xff},
+	"inet_tls/1.3": color.RGBA{0xd5, 0x5e, 0x00, 0xff},
+	"quic/socket":  color.RGBA{0x00, 0x72, 0xb2, 0xff},
+	"quic/stdio":   color.RGBA{0x56, 0xb4, 0xe9, 0xff},
+	"quic-go":      color.RGBA{0x00, 0x9e, 0x73, 0xff},
+}
+
+func (k plotKind) file(r *result) string {
+	return k.name + "-otp" + r.Versions.Release + ".svg"
+}
+
+// save writes the plot as an SVG file.
+func (k plotKind) save(dir string, r *result) error {
+	p := plot.New()
+	p.Title.Text = k.title + "\nOTP " + r.Versions.OTP + ", two nodes on loopback"
+	p.Title.Padding = vg.Points(8)
+	p.Add(plotter.NewGrid())
+	p.Legend.Top = true
+	p.Legend.Left = true
+	p.Legend.Padding = vg.Points(2)
+	sans(p)
+	if err := k.draw(p, r); err != nil {
+		return fmt.Errorf("plot %s: %w", k.name, err)
+	}
+	image, err := p.WriterTo(8.5*vg.Inch, 5*vg.Inch, "svg")
+	if err != nil {
+		return err
+	}
+	var svg bytes.Buffer
+	if _, err := image.WriteTo(&svg); err != nil {
+		return err
+	}
+	// A browser without that font would take one with serifs.
+	const family = "font-family:Liberation Sans"
+	text := bytes.ReplaceAll(svg.Bytes(), []byte(family), []byte(family+",Arial,Helvetica,sans-serif"))
+	return os.WriteFile(filepath.Join(dir, k.file(r)), text, 0o666)
+}
+
+func sans(p *plot.Plot) {
+	for _, f := range []*font.Font{
+		&p.Title.TextStyle.Font, &p.Legend.TextStyle.Font, &p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font,
+		&p.X.Tick.Label.Font, &p.Y.Tick.Label.Font,
+	} {
+		f.Variant = "Sans"
+	}
+}
+
+func throughput(senders, measure string) plotKind {
+	return plotKind{
+		name:  "throughput-" + senders[:1],
+		title: "Throughput by message size, " + senders + " (more is better)",
+		has: func(r *result) bool {
+			for _, size := range sizes {
+				if len(r.measured(fmt.Sprintf(measure, size.measure), "MB/s")) > 0 {
+					return true
+				}
+			}
+			return false
+		},
+		draw: func(p *plot.Plot, r *result) error { return drawThroughput(p, r, measure) },
+	}
+}
+
+func inBulk(measure, limit string) plotKind {
+	return plotKind{
+		name: measure,
+		title: "Round trip of an empty message while 1 MB messages flow, " + limit + ":\n" +
+			"dot = median, line up to the 99th percentile (less is better)",
+		has:  func(r *result) bool { return len(r.measured(measure, "p50 us")) > 0 },
+		draw: func(p *plot.Plot, r *result) error { return drawInBulk(p, r, measure) },
+	}
+}
+
+// points are values with their ends, as plotter wants them.
+type points struct {
+	plotter.XYs
+	plotter.YErrors
+}
+
+func (s *points) add(x, y, low, high float64) {
+	s.XYs = append(s.XYs, plotter.XY{X: x, Y: y})
+	s.YErrors = append(s.YErrors, struct{ Low, High float64 }{y - low, high - y})
+}
+
+// addTo draws dots and their ends, and returns the dots for a legend.
+func (s *points) addTo(p *plot.Plot, c color.Color) (*plotter.Scatter, error) {
+	dots, err := plotter.NewScatter(s)
+	if err != nil {
+		return nil, err
+	}
+	dots.GlyphStyle = draw.GlyphStyle{Color: c, Radius: vg.Points(3.5), Shape: draw.CircleGlyph{}}
+	ends, err := plotter.NewYErrorBars(s)
+	if err != nil {
+		return nil, err
+	}
+	ends.LineStyle = draw.LineStyle{Color: c, Width: vg.Points(1.5)}
+	p.Add(ends, dots)
+	return dots, nil
+}
+
+func drawThroughput(p *plot.Plot, r *result, measure string) error {
+	p.X.Label.Text = "message size; the ends of a bar are the slowest and the fastest round"
+	p.Y.Label.Text = "MB per second"
+	var ticks []plot.Tick
+	for _, size := range sizes {
+		ticks = append(ticks, plot.Tick{Value: math.Log2(size.bytes), Label: size.title})
+	}
+	p.X.Tick.Marker = plot.ConstantTicks(ticks)
+	for _, carrier := range carriers {
+		var s points
+		for _, size := range sizes {
+			if v, ok := r.spread(fmt.Sprintf(measure, size.measure), "MB/s", carrier); ok {
+				s.add(math.Log2(size.bytes), v.median, v.least, v.most)
+			}
+		}
+		if s.Len() == 0 {
+			continue
+		}
+		line, err := plotter.NewLine(s)
+		if err != nil {
+			return err
+		}
+		line.LineStyle = draw.LineStyle{Color: colours[carrier], Width: vg.Points(1.5)}
+		dots, err := s.addTo(p, colours[carrier])
+		if err != nil {
+			return err
+		}
+		p.Add(line)
+		p.Legend.Add(carrier, line, dots)
+	}
+	logarithmic(&p.Y)
+	p.X.Min, p.X.Max = p.X.Min-0.5, p.X.Max+0.5
+	return nil
+}
+
+func drawRoundTrips(p *plot.Plot, r *result) error {
+	p.Y.Label.Text = "microseconds"
+	names := []string{"empty", "1 KB", "64 KB"}
+	measures := []string{"round-trip-0", "round-trip-1KB", "round-trip-64KB"}
+	for i, carrier := range carriers {
+		var s points
+		for x, measure := range measures {
+			p50, ok := r.spread(measure, "p50 us", carrier)
+			p99, _ := r.spread(measure, "p99 us", carrier)
+			if ok {
+				s.add(float64(x)+0.12*(float64(i)-float64(len(carriers)-1)/2), p50.median, p50.median, p99.median)
+			}
+		}
+		if s.Len() == 0 {
+			continue
+		}
+		dots, err := s.addTo(p, colours[carrier])
+		if err != nil {
+			return err
+		}
+		p.Legend.Add(carrier, dots)
+	}
+	logarithmic(&p.Y)
+	nominal(p, names)
+	return nil
+}
+
+func drawInBulk(p *plot.Plot, r *result, measure string) error {
+	p.X.Label.Text = "carrier, and what the flow reached meanwhile"
+	p.Y.Label.Text = "microseconds"
+	var names []string
+	for x, carrier := range r.measured(measure, "p50 us") {
+		p50, _ := r.spread(measure, "p50 us", carrier)
+		p99, _ := r.spread(measure, "p99 us", carrier)
+		flow, _ := r.spread(measure, "MB/s", carrier)
+		var s points
+		s.add(float64(x), p50.median, p50.median, p99.median)
+		if _, err := s.addTo(p, colours[carrier]); err != nil {
+			return err
+		}
+		names = append(names, fmt.Sprintf("%s\n%s MB/s", carrier, number(flow.median)))
+	}
+	logarithmic(&p.Y)
+	nominal(p, names)
+	return nil
+}
+
+func drawCPU(p *plot.Plot, r *result) error {
+	p.Y.Label.Text = "CPU seconds per GB"
+	p.Y.Min = 0
+	names := r.measured("cpu-64KB", "CPU s/GB")
+	var beams, others plotter.Values
+	for _, carrier := range names {
+		all, _ := r.spread("cpu-64KB", "CPU s/GB", carrier)
+		beam, _ := r.spread("cpu-64KB", "BEAM CPU s/GB", carrier)
+		beams = append(beams, beam.median)
+		others = append(others, all.median-beam.median)
+	}
+	lower, err := plotter.NewBarChart(beams, vg.Points(40))
+	if err != nil {
+		return err
+	}
+	upper, err := plotter.NewBarChart(others, vg.Points(40))
+	if err != nil {
+		return err
+	}
+	lower.Color, lower.LineStyle.Width = color.RGBA{0x88, 0x22, 0x55, 0xff}, 0
+	upper.Color, upper.LineStyle.Width = color.RGBA{0x88, 0xcc, 0xee, 0xff}, 0
+	upper.StackOn(lower)
+	p.Add(lower, upper)
+	p.Legend.Add("BEAMs", lower)
+	p.Legend.Add("sidecars, or quic-go alone", upper)
+	p.Y.Max *= 1.2
+	nominal(p, names)
+	return nil
+}
+
+// nominal names the places 0, 1, 2 ... of the X axis.
+func nominal(p *plot.Plot, names []string) {
+	p.NominalX(names...)
+	p.X.Min, p.X.Max = -0.5, float64(len(names))-0.5
+}
+
+// logarithmic makes the axis so, once it has its data.
+func logarithmic(axis *plot.Axis) {
+	axis.Scale = plot.LogScale{}
+	axis.Tick.Marker = decades{}
+	axis.Min, axis.Max = axis.Min/1.3, axis.Max*1.3
+}
+
+// decades marks 1, 2 and 5 of each power of ten.
+type decades struct{}
+
+func (decades) Ticks(low, high float64) []plot.Tick {
+	var ticks []plot.Tick
+	for exponent := int(math.Floor(math.Log10(low))); math.Pow10(exponent) <= high; exponent++ {
+		for _, n := range []float64{1, 2, 5} {
+			if v := n * math.Pow10(exponent); v >= low && v <= high {
+				ticks = append(ticks, plot.Tick{Value: v, Label: thousands(strconv.FormatFloat(v, 'f', -1, 64))})
+			}
+		}
+	}
+	return ticks
+}
