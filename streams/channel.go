@@ -3,75 +3,132 @@ package streams
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 
 	"github.com/quic-go/quic-go"
+
+	"quic_dist/lanes"
 )
 
-// A Channel is one distribution connection to a peer: a QUIC connection with its main stream, past the hello.
+// A Channel is one distribution connection to a peer: one or more QUIC connections with a main stream and lanes, past the
+// hello.
 //
-// What a caller sees of it is a sequence of distribution frames each way. That they travel on one stream is not part
-// of it: lanes would be more streams behind the same Frames and Write, with Frames choosing among streams what may
-// come next and Write choosing the stream for each frame, for which it would have to find the frames' borders that it
-// now ignores. Neither the callers nor the meaning of CloseWrite, Finish and Err would change.
+// What a caller sees of it is a sequence of distribution frames each way, in an order that Erlang allows: that of one TCP
+// connection without lanes, else what package lanes says.
 //
-// One goroutine may call Frames while another calls Write, CloseWrite or Finish. Close, Done, Err, Peer and Remote
-// may be called by any at any time. A channel has no goroutine of its own, and holds its resources until Done is
-// closed, which Close, the peer, the network or the end of the [Endpoint] brings about.
+//	Write ---> outbox ---> main stream, lanes ===> inbox ---> Receive's deliver
+//	            router       each in order          merger
+//
+// One goroutine may call Receive while another calls Write, CloseWrite or Finish. Close, Done, Err, Mode, Peer and Remote
+// may be called by any at any time. A channel holds its resources, goroutines too, until Done is closed, which Close, the
+// peer, the network or the end of the [Endpoint] brings about.
 type Channel struct {
-	conn *quic.Conn
-	main *quic.Stream
-	in   cutter
-	peer Hello
+	conns     []*quic.Conn // the first has the main stream, and ends last
+	main      *quic.Stream
+	mode      lanes.Mode
+	laneCount int
+	out       *outbox
+	peer      Hello
 }
 
-func newChannel(conn *quic.Conn, main *quic.Stream, peer Hello) *Channel {
-	return &Channel{conn: conn, main: main, in: cutter{stream: main}, peer: peer}
+// newChannel starts the goroutines of the streams, which end with the connection and are counted in work.
+func newChannel(conns []*quic.Conn, main *quic.Stream, peer Hello, a agreement, work *sync.WaitGroup) *Channel {
+	c := &Channel{conns: conns, main: main, mode: a.mode, laneCount: a.lanes, peer: peer}
+	var router *lanes.Router
+	if a.mode != lanes.Single {
+		router = lanes.NewRouter(a.mode, a.lanes)
+	}
+	c.out = newOutbox(main, router, a.lanes)
+	work.Go(func() { c.out.run(lanes.Main, nil) })
+	for n := 1; n <= a.lanes; n++ {
+		work.Go(func() { c.out.run(n, func() (io.WriteCloser, error) { return c.openLane(n) }) })
+	}
+	for _, conn := range conns[1:] {
+		work.Add(1)
+		context.AfterFunc(conn.Context(), func() {
+			defer work.Done()
+			c.lose(conn)
+		})
+	}
+	work.Add(1)
+	context.AfterFunc(c.conns[0].Context(), func() {
+		defer work.Done()
+		end := c.Err()
+		c.out.End(end)
+		for _, conn := range c.conns[1:] {
+			closeConn(conn, CloseNone, "")
+		}
+	})
+	return c
 }
+
+// openLane opens a lane, whose number is its first byte.
+func (c *Channel) openLane(number int) (io.WriteCloser, error) {
+	stream, err := c.conns[number%len(c.conns)].OpenUniStreamSync(c.conns[0].Context())
+	if err != nil {
+		return nil, err
+	}
+	_, err = stream.Write([]byte{byte(number)})
+	return stream, err
+}
+
+// lose ends the channel because one of its further connections has ended, and for the same reason.
+func (c *Channel) lose(conn *quic.Conn) {
+	end := asEnd(context.Cause(conn.Context()))
+	switch end.Reason {
+	case PeerClosed:
+		closeConn(c.conns[0], CloseNone, "")
+	case ProtocolError:
+		closeConn(c.conns[0], CloseProtocol, end.Error())
+	default:
+		closeConn(c.conns[0], CloseInternal, "a further connection of the channel is lost: "+end.Error())
+	}
+}
+
+// Mode returns which frames use lanes on this channel.
+func (c *Channel) Mode() lanes.Mode { return c.mode }
 
 // Peer returns the peer's hello. The caller must not change it.
 func (c *Channel) Peer() Hello { return c.peer }
 
 // Remote returns the peer's address, which changes if its network path does.
-func (c *Channel) Remote() netip.AddrPort { return addrPort(c.conn.RemoteAddr()) }
+func (c *Channel) Remote() netip.AddrPort { return addrPort(c.conns[0].RemoteAddr()) }
 
-// Frames fills buf with a run of whole frames, each behind its length as on the wire, and returns how many bytes that
-// are. It blocks until there is one whole frame and does not wait for more. A frame that does not fit into buf is
-// handed out in pieces, by this call and the next ones. The end of the frames is io.EOF if the peer has finished, and
-// else an [EndError]; a peer that breaks WIRE.md is told so and the connection closed.
-func (c *Channel) Frames(buf []byte) (int, error) {
-	n, err := c.in.next(buf)
-	if err == nil || err == io.EOF {
-		return n, err
-	}
-	return n, c.fail(err)
-}
-
-// Write writes distribution frames, cut in any way. It blocks while the peer does not read.
+// Write takes distribution frames, cut in any way. It blocks while the peer does not read, once as much as a channel holds
+// is on its way. A frame that would harm the peer's VM ends the channel.
 func (c *Channel) Write(p []byte) (int, error) {
-	n, err := c.main.Write(p)
+	n, err := c.out.Write(p)
+	if err != nil && c.Err() == nil {
+		end := &EndError{ProtocolError, fmt.Errorf("this node's VM sent what a peer must not get: %w", err)}
+		closeConn(c.conns[0], CloseProtocol, end.Error())
+		return n, end
+	}
 	if err != nil {
 		err = c.fail(err)
 	}
 	return n, err
 }
 
-// CloseWrite finishes the outgoing direction: the peer will see io.EOF after all that was written.
-func (c *Channel) CloseWrite() error { return c.main.Close() }
+// CloseWrite finishes the outgoing direction: the peer will see io.EOF after all that was written. It does not wait.
+func (c *Channel) CloseWrite() { c.out.Close() }
 
 // Close ends the connection at once, with a phrase for the peer's log. What was written and not yet delivered is
 // lost, and so is what has arrived and was not read. Only the first call counts, if the connection has not ended
 // before.
-func (c *Channel) Close(code ErrorCode, phrase string) error { return closeConn(c.conn, code, phrase) }
+func (c *Channel) Close(code ErrorCode, phrase string) error {
+	return closeConn(c.conns[0], code, phrase)
+}
 
 // Done is closed when the connection has ended.
-func (c *Channel) Done() <-chan struct{} { return c.conn.Context().Done() }
+func (c *Channel) Done() <-chan struct{} { return c.conns[0].Context().Done() }
 
 // Err returns nil until Done is closed, and then an [EndError].
 func (c *Channel) Err() error {
-	if ctx := c.conn.Context(); ctx.Err() != nil {
+	if ctx := c.conns[0].Context(); ctx.Err() != nil {
 		return asEnd(context.Cause(ctx))
 	}
 	return nil
@@ -80,10 +137,9 @@ func (c *Channel) Err() error {
 // Finish ends the channel so that nothing that was written is lost: it finishes the outgoing direction and waits for
 // the peer to confirm the delivery by closing the connection, which it does itself when ctx ends first. It returns
 // nil if the peer has confirmed. Finish does not read: a caller that wants two sides which finish at the same moment
-// not to wait for each other goes on calling Frames and closes on io.EOF, as always.
+// not to wait for each other goes on with Receive and closes on io.EOF, as always.
 func (c *Channel) Finish(ctx context.Context) error {
-	// A stream that cannot be finished belongs to a connection that has ended, which is seen next.
-	_ = c.main.Close()
+	c.CloseWrite()
 	select {
 	case <-c.Done():
 		if err := asEnd(c.Err()); err.Reason != PeerClosed {
@@ -91,7 +147,7 @@ func (c *Channel) Finish(ctx context.Context) error {
 		}
 		return nil
 	case <-ctx.Done():
-		closeConn(c.conn, CloseNone, "")
+		closeConn(c.conns[0], CloseNone, "")
 		return context.Cause(ctx)
 	}
 }
@@ -100,12 +156,12 @@ func (c *Channel) Finish(ctx context.Context) error {
 // connection is closed here.
 func (c *Channel) fail(err error) error {
 	if breach, ok := errors.AsType[*brokenError](err); ok {
-		closeConn(c.conn, CloseProtocol, breach.what)
+		closeConn(c.conns[0], CloseProtocol, breach.what)
 		return &EndError{ProtocolError, breach}
 	}
 	end := asEnd(err)
 	if end.Reason == ProtocolError {
-		closeConn(c.conn, CloseProtocol, end.Error())
+		closeConn(c.conns[0], CloseProtocol, end.Error())
 	}
 	return end
 }

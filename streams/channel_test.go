@@ -26,7 +26,7 @@ func TestChannelCarriesFramesBothWays(t *testing.T) {
 		buf := make([]byte, 1000)
 		got := 0
 		for got < len(sent) {
-			n, err := dir.to.Frames(buf[got:])
+			n, err := pull(dir.to)(buf[got:])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -59,7 +59,7 @@ func TestFinishDeliversEverything(t *testing.T) {
 	buf := make([]byte, 100_000)
 	total := 0
 	for {
-		n, err := b.Frames(buf)
+		n, err := pull(b)(buf)
 		total += n
 		if err == io.EOF {
 			break
@@ -102,7 +102,7 @@ func TestCloseCodesBecomeReasonsAtBothEnds(t *testing.T) {
 			await(t, b.Done(), "the peer's end")
 			wantReason(t, a.Err(), reason)
 			wantReason(t, b.Err(), reason)
-			_, err := b.Frames(make([]byte, 100))
+			_, err := pull(b)(make([]byte, 100))
 			wantReason(t, err, reason)
 			_, err = b.Write([]byte{0})
 			wantReason(t, err, reason)
@@ -116,10 +116,10 @@ func TestPeerThatStopsInAFrameBreaksTheProtocol(t *testing.T) {
 	a.Write(append(whole, frame("half")[:6]...))
 	a.CloseWrite()
 	buf := make([]byte, 100)
-	if n, err := b.Frames(buf); err != nil || !bytes.Equal(buf[:n], whole) {
+	if n, err := pull(b)(buf); err != nil || !bytes.Equal(buf[:n], whole) {
 		t.Fatalf("%q, %v", buf[:n], err)
 	}
-	_, err := b.Frames(buf)
+	_, err := pull(b)(buf)
 	wantReason(t, err, ProtocolError)
 	await(t, a.Done(), "the end of the culprit")
 	wantReason(t, a.Err(), ProtocolError)
@@ -128,7 +128,7 @@ func TestPeerThatStopsInAFrameBreaksTheProtocol(t *testing.T) {
 func TestFrameOverTheLimitBreaksTheProtocol(t *testing.T) {
 	a, b := connected(t)
 	a.Write(binary.BigEndian.AppendUint32(nil, maxFrame+1))
-	_, err := b.Frames(make([]byte, 100))
+	_, err := pull(b)(make([]byte, 100))
 	wantReason(t, err, ProtocolError)
 	await(t, a.Done(), "the end of the culprit")
 	wantReason(t, a.Err(), ProtocolError)
@@ -137,7 +137,7 @@ func TestFrameOverTheLimitBreaksTheProtocol(t *testing.T) {
 func TestResetOfTheMainStreamBreaksTheProtocol(t *testing.T) {
 	a, b := connected(t)
 	a.main.CancelWrite(7)
-	_, err := b.Frames(make([]byte, 100))
+	_, err := pull(b)(make([]byte, 100))
 	wantReason(t, err, ProtocolError)
 	await(t, a.Done(), "the end of the culprit")
 }
@@ -145,26 +145,24 @@ func TestResetOfTheMainStreamBreaksTheProtocol(t *testing.T) {
 func TestNoStreamButTheMainStreamCanBeOpened(t *testing.T) {
 	a, b := connected(t)
 	finished := func(c *Channel) {
-		if err := c.CloseWrite(); err != nil {
-			t.Fatal(err)
-		}
+		c.CloseWrite()
 	}
 	// The main stream's end makes no room for another.
 	finished(a)
 	finished(b)
 	for _, c := range []*Channel{a, b} {
-		if _, err := c.Frames(make([]byte, 100)); err != io.EOF {
+		if _, err := pull(c)(make([]byte, 100)); err != io.EOF {
 			t.Fatal(err)
 		}
 	}
 	for name, c := range map[string]*Channel{"dialler": a, "acceptor": b} {
-		if _, err := c.conn.OpenStream(); err == nil {
+		if _, err := c.conns[0].OpenStream(); err == nil {
 			t.Errorf("%s: a second bidirectional stream", name)
 		}
-		if _, err := c.conn.OpenUniStream(); err == nil {
+		if _, err := c.conns[0].OpenUniStream(); err == nil {
 			t.Errorf("%s: a unidirectional stream", name)
 		}
-		if err := c.conn.SendDatagram([]byte("x")); err == nil {
+		if err := c.conns[0].SendDatagram([]byte("x")); err == nil {
 			t.Errorf("%s: a datagram", name)
 		}
 	}
@@ -254,7 +252,7 @@ func TestManyFramesThroughManyBuffers(t *testing.T) {
 	buf := make([]byte, 65_536)
 	var got []byte
 	for {
-		n, err := b.Frames(buf)
+		n, err := pull(b)(buf)
 		got = append(got, buf[:n]...)
 		if err == io.EOF {
 			break
@@ -285,7 +283,7 @@ func BenchmarkChannel(b *testing.B) {
 	}()
 	buf := make([]byte, 256<<10)
 	for total := 0; total < b.N*len(p); {
-		n, err := to.Frames(buf)
+		n, err := pull(to)(buf)
 		if err != nil {
 			b.Fatal(err)
 		}

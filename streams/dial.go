@@ -407,7 +407,7 @@ func (e *Endpoint) introduce(ctx context.Context, o outcome, d Dial) (*Channel, 
 	if err != nil {
 		return fail(err)
 	}
-	ours := Hello{Wire: wireVersion, Build: o.settings.Build, Node: d.Local}
+	ours := o.settings.hello(d.Local, wanted(conn.ConnectionStats().MinRTT))
 	var peer Hello
 	err = inTime(ctx, main, func() (err error) {
 		if err = writeHello(main, ours); err == nil {
@@ -432,7 +432,14 @@ func (e *Endpoint) introduce(ctx context.Context, o outcome, d Dial) (*Channel, 
 		closeConn(conn, CloseRefused, "")
 		return nil, CodeUntrusted, err
 	}
-	c, err := e.adopt(conn, main, peer)
+	agreed := agree(ours, peer)
+	conns := []*quic.Conn{conn}
+	if agreed.connections > 1 {
+		if conns, err = e.join(ctx, o, peer, agreed.connections); err != nil {
+			return fail(err)
+		}
+	}
+	c, err := e.adopt(conns, main, peer, agreed)
 	if err != nil {
 		closeConn(conn, CloseStopping, err.Error())
 		return nil, CodeCancelled, err

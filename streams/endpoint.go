@@ -1,6 +1,7 @@
 package streams
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -11,14 +12,16 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"quic_dist/lanes"
 )
 
 const (
-	// The windows bound what a peer can make us hold for a channel whose BEAM does not read. They begin with what
-	// fills a path of 1 Gbit/s and 8 ms, and grow to what fills one of 1 Gbit/s and 64 ms. The connection's are the
-	// stream's: there is one stream.
+	// The windows bound what a peer can make us hold for a channel whose BEAM does not read. A stream's begins with what
+	// fills a path of 1 Gbit/s and 8 ms, and grows to what fills one of 1 Gbit/s and 32 ms. A connection's has room for all
+	// its streams from the beginning: lanes that wait for the main stream must never keep it out.
 	initialReceiveWindow = 1 << 20
-	maxReceiveWindow     = 8 << 20
+	maxReceiveWindow     = 4 << 20
 
 	// defaultMaxPending is how many inbound connections may be between their first packet and their acceptance. Each
 	// costs some 50 KB and a TLS handshake; the nodes of a cluster that all restart at once fit in, and a flood does
@@ -36,6 +39,9 @@ type Config struct {
 	Identity     *Identity
 	Log          *slog.Logger // nil: no log
 	MaxPending   int          // inbound connections that wait for their hello; 0: a default
+	Streams      lanes.Mode   // which frames may use lanes, at most
+	Lanes        int          // how many, at most
+	Connections  int          // how many QUIC connections a channel has, at most; 0: one, or several to a peer that is far
 }
 
 // settings is what is derived from a Config, and never changes once made.
@@ -60,6 +66,14 @@ func newSettings(cfg Config) (*settings, error) {
 	if cfg.MaxPending <= 0 {
 		cfg.MaxPending = defaultMaxPending
 	}
+	if cfg.Streams == lanes.Single {
+		cfg.Lanes = 0
+	}
+	if cfg.Lanes < 0 || cfg.Lanes > lanes.MaxLanes || cfg.Connections < 0 || cfg.Connections > maxConnections {
+		return nil, failure(CodeLimit, "configure", "%d lanes, %d connections: there are at most %d and %d",
+			cfg.Lanes, cfg.Connections, lanes.MaxLanes, maxConnections)
+	}
+	connectionWindow := uint64(1+cfg.Lanes) * maxReceiveWindow
 	return &settings{
 		Config: cfg,
 		server: cfg.Identity.serverTLS(),
@@ -69,10 +83,10 @@ func newSettings(cfg Config) (*settings, error) {
 			KeepAlivePeriod:                cfg.KeepAlive,
 			InitialStreamReceiveWindow:     initialReceiveWindow,
 			MaxStreamReceiveWindow:         maxReceiveWindow,
-			InitialConnectionReceiveWindow: initialReceiveWindow,
-			MaxConnectionReceiveWindow:     maxReceiveWindow,
-			MaxIncomingUniStreams:          -1,
-			// No stream is ever released, so that the one that the acceptor allows stays the only one after its end.
+			InitialConnectionReceiveWindow: connectionWindow,
+			MaxConnectionReceiveWindow:     connectionWindow,
+			MaxIncomingUniStreams:          cmp.Or(int64(cfg.Lanes), -1),
+			// No stream is ever released, so that those that are allowed stay the only ones after their end.
 			RequireStreamCreditRelease: true,
 		},
 	}, nil
@@ -117,12 +131,13 @@ type Endpoint struct {
 
 	listening sync.Mutex // serialises Listen and CloseListener; taken before mu
 
-	mu        sync.Mutex // guards what follows; held for no call that blocks
-	stopped   bool
-	sockets   map[*socket]struct{}
-	channels  map[*Channel]struct{}
-	listener  *listener
-	ephemeral *socket // for dials that the listener's socket cannot make
+	mu         sync.Mutex // guards what follows; held for no call that blocks
+	stopped    bool
+	sockets    map[*socket]struct{}
+	channels   map[*Channel]struct{}
+	gatherings map[[inviteIDSize]byte]*gathering
+	listener   *listener
+	ephemeral  *socket // for dials that the listener's socket cannot make
 }
 
 // NewEndpoint returns an endpoint with no sockets and no goroutines.
@@ -132,10 +147,11 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 		return nil, err
 	}
 	e := &Endpoint{
-		accepted: make(chan *Channel),
-		refusals: bucket{rate: 1, burst: 20},
-		sockets:  make(map[*socket]struct{}),
-		channels: make(map[*Channel]struct{}),
+		accepted:   make(chan *Channel),
+		refusals:   bucket{rate: 1, burst: 20},
+		sockets:    make(map[*socket]struct{}),
+		channels:   make(map[*Channel]struct{}),
+		gatherings: make(map[[inviteIDSize]byte]*gathering),
 	}
 	rand.Read(e.run[:])
 	e.current.Store(s)
@@ -200,17 +216,18 @@ func (e *Endpoint) enter() bool {
 	return !e.stopped
 }
 
-// adopt makes a channel of a connection whose hellos are exchanged. Run closes it; the connection's end removes it.
-func (e *Endpoint) adopt(conn *quic.Conn, main *quic.Stream, peer Hello) (*Channel, error) {
-	c := newChannel(conn, main, peer)
+// adopt makes a channel of connections whose hellos are exchanged, of which the first has the main stream. Run closes it; its
+// end removes it.
+func (e *Endpoint) adopt(conns []*quic.Conn, main *quic.Stream, peer Hello, a agreement) (*Channel, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.stopped {
 		return nil, errStopping
 	}
+	c := newChannel(conns, main, peer, a, &e.work)
 	e.channels[c] = struct{}{}
 	e.work.Add(1)
-	context.AfterFunc(conn.Context(), func() {
+	context.AfterFunc(conns[0].Context(), func() {
 		defer e.work.Done()
 		e.mu.Lock()
 		defer e.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"quic_dist/etf"
+	"quic_dist/lanes"
 )
 
 const (
@@ -23,10 +24,14 @@ const (
 
 // A Hello is what a sidecar says of itself in the first message on the main stream: WIRE.md, section 3.
 type Hello struct {
-	Wire     uint32
-	Build    string
-	Node     string
-	Features []string
+	Wire        uint32
+	Build       string
+	Node        string
+	Features    []string
+	Streams     lanes.Mode // the sender wants at most this
+	Lanes       int        // at most
+	Connections int        // at most
+	Join        invitation // from the acceptor, if the channel is to have several connections
 }
 
 // appendHello appends the hello's message, length included.
@@ -35,35 +40,27 @@ func appendHello(b []byte, h Hello) []byte {
 	for i, f := range h.Features {
 		features[i] = etf.Atom(f)
 	}
-	start := len(b)
-	b = append(b, 0, 0, 0, 0)
-	b = etf.Append(b, etf.Tuple{etf.Atom("hello"), etf.Map{
+	fields := etf.Map{
 		{Key: etf.Atom("build"), Value: etf.Binary(h.Build)},
+		{Key: etf.Atom("connections"), Value: etf.Uint(h.Connections)},
 		{Key: etf.Atom("features"), Value: features},
+		{Key: etf.Atom("lanes"), Value: etf.Uint(h.Lanes)},
 		{Key: etf.Atom("node"), Value: etf.Binary(h.Node)},
+		{Key: etf.Atom("streams"), Value: etf.Atom(h.Streams.String())},
 		{Key: etf.Atom("wire"), Value: etf.Uint(h.Wire)},
-	}})
-	binary.BigEndian.PutUint32(b[start:], uint32(len(b)-start-prefixSize))
-	return b
+	}
+	if h.Join != (invitation{}) {
+		fields = append(fields, etf.Pair{Key: etf.Atom("join"), Value: etf.Binary(h.Join[:])})
+	}
+	return appendMessage(b, etf.Tuple{etf.Atom("hello"), fields})
 }
 
 // parseHello reads the body of a hello's message. A hello of another wire version is read as far as it can be; to
 // refuse it is the caller's business.
 func parseHello(b []byte) (Hello, error) {
-	if len(b) > maxHello {
-		return Hello{}, broken("hello of %d bytes exceeds the limit of %d", len(b), maxHello)
-	}
-	term, err := etf.Parse(b, etf.Limits{Size: maxHello, Depth: 8, Elements: 4096})
+	fields, err := fieldsOf(b, "hello")
 	if err != nil {
-		return Hello{}, broken("hello: %v", err)
-	}
-	tuple, ok := term.(etf.Tuple)
-	if !ok || len(tuple) != 2 || tuple[0] != etf.Term(etf.Atom("hello")) {
-		return Hello{}, broken("the first message is not {hello, Fields}")
-	}
-	fields, ok := tuple[1].(etf.Map)
-	if !ok {
-		return Hello{}, broken("the fields of the hello are not a map")
+		return Hello{}, err
 	}
 	wire, ok := fields.Get("wire").(etf.Uint)
 	if !ok || wire > 1<<32-1 {
@@ -93,7 +90,65 @@ func parseHello(b []byte) (Hello, error) {
 		}
 		h.Features = append(h.Features, string(name))
 	}
-	return h, nil
+	return h, parseOffer(&h, fields)
+}
+
+// parseOffer reads what a hello says of streams. Nothing said is one stream.
+func parseOffer(h *Hello, fields etf.Map) error {
+	if name, ok := fields.Get("streams").(etf.Atom); ok {
+		h.Streams, _ = lanes.ParseMode(string(name)) // one that we do not know is none
+	}
+	for _, f := range []struct {
+		key   etf.Atom
+		limit etf.Uint
+		to    *int
+	}{{"lanes", lanes.MaxLanes, &h.Lanes}, {"connections", maxConnections, &h.Connections}} {
+		value := fields.Get(f.key)
+		if value == nil {
+			continue
+		}
+		n, ok := value.(etf.Uint)
+		if !ok || n > f.limit {
+			return broken("hello: %s is not a number of at most %d", f.key, f.limit)
+		}
+		*f.to = int(n)
+	}
+	if join := fields.Get("join"); join != nil {
+		b, ok := join.(etf.Binary)
+		if !ok || len(b) != inviteSize {
+			return broken("hello: join is not %d bytes", inviteSize)
+		}
+		h.Join = invitation([]byte(b))
+	}
+	return nil
+}
+
+// parseMessage reads the body of a message of the main stream: {Tag, Fields}.
+func parseMessage(b []byte) (tag etf.Atom, fields etf.Map, err error) {
+	if len(b) > maxHello {
+		return "", nil, broken("message of %d bytes exceeds the limit of %d", len(b), maxHello)
+	}
+	term, err := etf.Parse(b, etf.Limits{Size: maxHello, Depth: 8, Elements: 4096})
+	if err != nil {
+		return "", nil, broken("hello: %v", err)
+	}
+	if tuple, ok := term.(etf.Tuple); ok && len(tuple) == 2 {
+		tag, isTag := tuple[0].(etf.Atom)
+		fields, isMap := tuple[1].(etf.Map)
+		if isTag && isMap {
+			return tag, fields, nil
+		}
+	}
+	return "", nil, broken("the first message is not {hello, Fields}")
+}
+
+// fieldsOf reads the body of a message that must have this tag.
+func fieldsOf(b []byte, want etf.Atom) (etf.Map, error) {
+	tag, fields, err := parseMessage(b)
+	if err == nil && tag != want {
+		err = broken("the first message is not {%s, Fields}", want)
+	}
+	return fields, err
 }
 
 func isNodeName(s string) bool {
@@ -118,21 +173,21 @@ func inTime(ctx context.Context, s helloStream, exchange func() error) error {
 	return err
 }
 
-// readHello reads one hello and not a byte more, so that the stream is at the border where distribution frames begin.
-func readHello(r io.Reader) (Hello, error) {
+// readMessage reads one message and not a byte more, so that the stream is at the border where distribution frames begin.
+func readMessage(r io.Reader) ([]byte, error) {
 	var prefix [prefixSize]byte
 	if _, err := io.ReadFull(r, prefix[:]); err != nil {
-		return Hello{}, helloCut(err)
+		return nil, helloCut(err)
 	}
 	length := binary.BigEndian.Uint32(prefix[:])
 	if length > maxHello {
-		return Hello{}, broken("hello of %d bytes exceeds the limit of %d", length, maxHello)
+		return nil, broken("hello of %d bytes exceeds the limit of %d", length, maxHello)
 	}
 	body := make([]byte, length)
 	if _, err := io.ReadFull(r, body); err != nil {
-		return Hello{}, helloCut(err)
+		return nil, helloCut(err)
 	}
-	return parseHello(body)
+	return body, nil
 }
 
 func helloCut(err error) error {
@@ -140,6 +195,31 @@ func helloCut(err error) error {
 		return broken("the stream ended before the hello did")
 	}
 	return err
+}
+
+// readHello reads one hello.
+func readHello(r io.Reader) (Hello, error) {
+	body, err := readMessage(r)
+	if err != nil {
+		return Hello{}, err
+	}
+	return parseHello(body)
+}
+
+// readFirst reads what a dialler says first: its hello, or that the connection joins a channel.
+func readFirst(r io.Reader) (h Hello, j *joinRequest, err error) {
+	body, err := readMessage(r)
+	if err != nil {
+		return h, nil, err
+	}
+	tag, fields, err := parseMessage(body)
+	if err == nil && tag == "join" {
+		j = new(joinRequest)
+		*j, err = parseJoin(fields)
+		return h, j, err
+	}
+	h, err = parseHello(body)
+	return h, nil, err
 }
 
 // writeHello writes the hello, which the stream's window always has room for: it is the first that is written.

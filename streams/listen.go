@@ -281,6 +281,9 @@ func (e *Endpoint) greet(l *listener, conn *quic.Conn) {
 		e.turnAway(a, conn, code, err)
 		return
 	}
+	if c == nil {
+		return // it has joined another's channel
+	}
 	select {
 	case e.accepted <- c:
 	case <-c.Done():
@@ -316,7 +319,7 @@ func (e *Endpoint) logRefusal(a *arrival, from net.Addr, err error) {
 	}
 }
 
-// receive is the acceptor's side of WIRE.md, section 3.
+// receive is the acceptor's side of WIRE.md, sections 3 and 4. It returns no channel for a connection that joins one.
 func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, ErrorCode, error) {
 	ctx, cancel := context.WithDeadline(l.open, a.since.Add(a.settings.HelloTimeout))
 	defer cancel()
@@ -337,8 +340,15 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, 
 		return late(err)
 	}
 	var peer Hello
-	if err := inTime(ctx, main, func() (err error) { peer, err = readHello(main); return err }); err != nil {
+	var joins *joinRequest
+	if err := inTime(ctx, main, func() (err error) { peer, joins, err = readFirst(main); return err }); err != nil {
 		return late(err)
+	}
+	if joins != nil {
+		if err := e.admit(ctx, conn, main, *joins); err != nil {
+			return nil, CloseRefused, err
+		}
+		return nil, CloseNone, nil
 	}
 	if peer.Wire != wireVersion {
 		return nil, CloseWireVersion, fmt.Errorf("the dialler speaks wire version %d, this node %d", peer.Wire, wireVersion)
@@ -349,11 +359,29 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, 
 	if err := e.authenticate(a.settings, conn, peer); err != nil {
 		return nil, CloseRefused, err
 	}
-	ours := Hello{Wire: wireVersion, Build: a.settings.Build, Node: l.node}
+	ours := a.settings.hello(l.node, maxConnections)
+	agreed := agree(ours, peer)
+	conns := []*quic.Conn{conn}
+	var g *gathering
+	if agreed.connections > 1 {
+		g = e.invite(conn, agreed.connections)
+		defer e.dismiss(g)
+		ours.Join = g.invitation
+	}
 	if err := inTime(ctx, main, func() error { return writeHello(main, ours) }); err != nil {
 		return late(err)
 	}
-	c, err := e.adopt(conn, main, peer)
+	if g != nil {
+		select {
+		case <-g.complete:
+			conns = g.conns
+		case <-ctx.Done():
+			return nil, CloseProtocol, fmt.Errorf("not all of %d connections joined within %v", agreed.connections, a.settings.HelloTimeout)
+		case <-conn.Context().Done():
+			return late(context.Cause(conn.Context()))
+		}
+	}
+	c, err := e.adopt(conns, main, peer, agreed)
 	if err != nil {
 		return nil, CloseStopping, err
 	}

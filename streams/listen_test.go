@@ -115,7 +115,7 @@ func TestListenAfterCloseListener(t *testing.T) {
 	if _, err := dialled.Write(frame("still here")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := accepted.Frames(make([]byte, 100)); err != nil {
+	if _, err := pull(accepted)(make([]byte, 100)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.Listen("b@h", "127.0.0.1", at.Port(), at.Port()); err != nil {
@@ -314,7 +314,7 @@ func TestListenerWorksUnderGarbage(t *testing.T) {
 	for range 5 {
 		dialled, accepted := pair(t, a, b, at)
 		dialled.Write(frame("through the noise"))
-		if _, err := accepted.Frames(make([]byte, 100)); err != nil {
+		if _, err := pull(accepted)(make([]byte, 100)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -343,7 +343,7 @@ func TestReconfigureServesNewConnections(t *testing.T) {
 	if got := second.Peer().Build; got != "newer" {
 		t.Errorf("build %q", got)
 	}
-	if !second.conn.ConnectionState().TLS.PeerCertificates[0].Equal(id.cert.Leaf) {
+	if !second.conns[0].ConnectionState().TLS.PeerCertificates[0].Equal(id.cert.Leaf) {
 		t.Error("the certificate is still the old one")
 	}
 	if b.Reconfigure(Config{}) == nil {

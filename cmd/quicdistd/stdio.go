@@ -15,9 +15,6 @@ const (
 
 	// grant is the least that is worth a credit frame.
 	grant = window / 4
-
-	// readSize is what one data frame to the VM holds at most. A buffer of this size belongs to each channel.
-	readSize = 128 << 10
 )
 
 // A stdioChannel moves one distribution connection's data between data frames and a QUIC connection. Two goroutines do it:
@@ -106,7 +103,7 @@ func (c *stdioChannel) transmit() {
 		}
 	})
 	if err == nil {
-		_ = c.conn.CloseWrite() // the peer confirms by closing
+		c.conn.CloseWrite() // the peer confirms by closing
 	}
 	// Else receive sees the same end, and why.
 }
@@ -122,21 +119,18 @@ func (c *stdioChannel) grant(n int) {
 	}
 }
 
-// receive owns the QUIC stream's receiving side: it hands frames to the VM as its credit allows, and returns why there will
-// be no more. After finish it goes on reading, to see the peer's end, and drops what it reads.
+// receive hands the peer's frames to the VM as its credit allows, and returns why there will be no more. After finish it
+// goes on, to see the peer's end, and drops what comes.
 func (c *stdioChannel) receive() error {
-	c.awaitCredit() // until then, no buffer: an accepted channel proves itself to the VM first
-	buf := make([]byte, portproto.DataHeaderLen+readSize)
-	for {
-		n, err := c.conn.Frames(buf[portproto.DataHeaderLen:])
-		if n > 0 {
-			c.deliver(buf[:portproto.DataHeaderLen+n])
+	const header = portproto.DataHeaderLen
+	return c.conn.Receive(header, func(run []byte) {
+		for len(run) > header {
+			n := min(len(run)-header, portproto.MaxDataPayload)
+			c.awaitCredit()
+			c.deliver(run[:header+n])
+			run = run[n:] // the next header takes the place of bytes that are sent
 		}
-		if err != nil {
-			return err
-		}
-		c.awaitCredit()
-	}
+	})
 }
 
 // awaitCredit blocks until something may be sent to the VM or the channel is closing. A connection that ends does not wake
