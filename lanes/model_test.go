@@ -1,85 +1,13 @@
 package lanes
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"testing"
 
+	"quic_dist/internal/testframes"
 	"quic_dist/signals"
 )
-
-// A sent frame, as the model knows it.
-type sent struct {
-	frame      []byte // behind its length
-	sender     int    // the process; barriers have one too, but do not say so
-	barrier    bool
-	fragment   bool
-	fragmented bool // its sender sends fragments somewhere in the program
-}
-
-// pid returns a NEW_PID_EXT of process n.
-func pid(n int) []byte {
-	b := append([]byte{88, 119, 3}, "a@b"...)
-	b = binary.BigEndian.AppendUint32(b, uint32(n))
-	return append(b, 0, 0, 0, 0, 0, 0, 0, 1)
-}
-
-// control returns the control tuple of a message from a process, or of a signal that does not say whom it is from.
-func control(from int, barrier bool) []byte {
-	op := byte(22) // SEND_SENDER
-	if barrier {
-		op = 7 // GROUP_LEADER
-	}
-	return append(append([]byte{104, 3, 97, op}, pid(from)...), pid(999)...)
-}
-
-func framed(b ...[]byte) []byte {
-	frame := []byte{0, 0, 0, 0}
-	for _, p := range b {
-		frame = append(frame, p...)
-	}
-	binary.BigEndian.PutUint32(frame, uint32(len(frame)-4))
-	return frame
-}
-
-// program returns frames as an emulator with some processes would send them: whole signals, fragmented ones amid others,
-// signals that do not name their sender, ticks.
-func program(rng *rand.Rand, length, processes int) []sent {
-	left := make([]int, processes) // fragments each has still to send
-	barriers := make([]bool, processes)
-	var all []sent
-	for i := 0; len(all) < length; i++ {
-		p := rng.IntN(processes)
-		serial := binary.BigEndian.AppendUint64(nil, uint64(len(all)))
-		number := binary.BigEndian.AppendUint64(nil, uint64(p+1))
-		s := sent{sender: p}
-		switch {
-		case left[p] > 0:
-			s.fragment, s.barrier = true, barriers[p]
-			s.frame = framed([]byte{131, 70}, number, binary.BigEndian.AppendUint64(nil, uint64(left[p])), serial)
-			left[p]--
-		case rng.IntN(8) == 0:
-			left[p] = rng.IntN(4)
-			s.fragment, barriers[p] = true, rng.IntN(6) == 0
-			s.barrier = barriers[p]
-			s.frame = framed([]byte{131, 69}, number, binary.BigEndian.AppendUint64(nil, uint64(left[p]+1)), []byte{0},
-				control(p, s.barrier), serial)
-		case rng.IntN(12) == 0:
-			s.barrier = true
-			s.frame = framed([]byte{131, 68, 0}, control(p, true), serial)
-		default:
-			s.frame = framed([]byte{131, 68, 0}, control(p, false), serial)
-		}
-		all = append(all, s)
-	}
-	for i := range all {
-		for _, other := range all {
-			all[i].fragmented = all[i].fragmented || other.fragment && other.sender == all[i].sender
-		}
-	}
-	return all
-}
 
 // An item is a frame or a wait on a stream.
 type item struct {
@@ -91,7 +19,7 @@ type item struct {
 type network struct {
 	t         testing.TB
 	mode      Mode
-	program   []sent
+	program   []testframes.Frame
 	router    *Router
 	merger    *Merger
 	next      int // to be sent
@@ -101,11 +29,11 @@ type network struct {
 	delivered []int
 }
 
-func newNetwork(t testing.TB, mode Mode, lanes int, program []sent) *network {
+func newNetwork(t testing.TB, mode Mode, lanes int, program []testframes.Frame) *network {
 	n := &network{t: t, mode: mode, program: program, router: NewRouter(mode, lanes),
 		streams: make([][]item, lanes+1), news: make([][]uint64, lanes+1)}
 	n.merger = NewMerger(lanes, func(run []byte) {
-		n.delivered = append(n.delivered, int(binary.BigEndian.Uint64(run[len(run)-8:])))
+		n.delivered = append(n.delivered, testframes.Index(run))
 	})
 	return n
 }
@@ -130,7 +58,7 @@ func (n *network) choices() []func() {
 }
 
 func (n *network) send() {
-	frame := n.program[n.next].frame[4:]
+	frame := n.program[n.next].Bytes[4:]
 	stream, waits, err := n.router.Route(frame[:min(len(frame), signals.Prefix)], len(frame))
 	if err != nil {
 		n.t.Fatal(err)
@@ -156,7 +84,7 @@ func (n *network) arrive(stream int) {
 	if i.wait != nil {
 		return
 	}
-	count, err := n.merger.Deliver(stream, n.program[i.frame].frame, 0)
+	count, err := n.merger.Deliver(stream, n.program[i.frame].Bytes, 0)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -199,7 +127,7 @@ func (n *network) verdict() string {
 	for i, a := range n.program {
 		for j := i + 1; j < len(n.program); j++ {
 			b := n.program[j]
-			ordered := a.sender == b.sender || a.barrier || b.barrier || n.mode == Bulk && !a.fragmented && !b.fragmented
+			ordered := a.Sender == b.Sender || a.Barrier || b.Barrier || n.mode == Bulk && !a.Fragmented && !b.Fragmented
 			if ordered && at[i] > at[j] {
 				return fmt.Sprintf("frame %d (%+v) came after frame %d (%+v)", i, a, j, b)
 			}
@@ -214,7 +142,7 @@ func TestOrderIsKept(t *testing.T) {
 		t.Run(mode.String(), func(t *testing.T) {
 			for seed := range uint64(3000) {
 				rng := rand.New(rand.NewPCG(seed, 1))
-				n := newNetwork(t, mode, 1+rng.IntN(5), program(rng, 10+rng.IntN(80), 1+rng.IntN(6)))
+				n := newNetwork(t, mode, 1+rng.IntN(5), testframes.Program(rng, 10+rng.IntN(80), 1+rng.IntN(6), 0))
 				// Each stream has a speed of its own: some are far behind.
 				for {
 					choices := n.choices()
@@ -231,14 +159,14 @@ func TestOrderIsKept(t *testing.T) {
 	}
 }
 
-// Small programs, and everything that can happen to them.
+// Small programs, and what can happen to them, one after another: up to 2000 ways each.
 func TestOrderIsKeptWhateverHappens(t *testing.T) {
 	for _, mode := range []Mode{Bulk, Sender} {
 		t.Run(mode.String(), func(t *testing.T) {
 			paths := 0
 			for seed := range uint64(40) {
 				rng := rand.New(rand.NewPCG(seed, 2))
-				frames := program(rng, 6, 3)
+				frames := testframes.Program(rng, 6, 3, 0)
 				// A path is the sequence of choices; all are walked, the last choice changing fastest.
 				var path []int
 				for {

@@ -53,7 +53,7 @@ func failure(code Code, op, format string, args ...any) *Error {
 	return &Error{Code: code, Op: op, Err: fmt.Errorf(format, args...)}
 }
 
-// An ErrorCode is an application error code of WIRE.md, section 5: what a side tells the other when it ends the
+// An ErrorCode is an application error code of WIRE.md, section 7: what a side tells the other when it ends the
 // connection.
 type ErrorCode uint64
 

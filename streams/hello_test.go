@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"quic_dist/etf"
+	"quic_dist/lanes"
 )
 
 func TestHelloRoundTrip(t *testing.T) {
@@ -41,12 +42,15 @@ func TestHelloRoundTrip(t *testing.T) {
 
 // The document's example, byte for byte as Erlang writes it.
 func TestHelloIsWhatTheDocumentSays(t *testing.T) {
-	want := "\x83h\x02w\x05hellot\x00\x00\x00\x04" +
+	want := "\x83h\x02w\x05hellot\x00\x00\x00\x07" +
 		"w\x05buildm\x00\x00\x00\x050.1.0" +
+		"w\x0bconnectionsa\x04" +
 		"w\x08featuresj" +
+		"w\x05lanesa\x08" +
 		"w\x04nodem\x00\x00\x00\x06a@host" +
+		"w\x07streamsw\x04bulk" +
 		"w\x04wirea\x01"
-	got := appendHello(nil, Hello{Wire: 1, Build: "0.1.0", Node: "a@host"})
+	got := appendHello(nil, Hello{Wire: 1, Build: "0.1.0", Node: "a@host", Streams: lanes.Bulk, Lanes: 8, Connections: 4})
 	if binary.BigEndian.Uint32(got) != uint32(len(want)) || string(got[prefixSize:]) != want {
 		t.Errorf("got  %q\nwant %q", got[prefixSize:], want)
 	}

@@ -66,7 +66,7 @@ func LoadIdentity(files IdentityFiles) (*Identity, error) {
 	return id, nil
 }
 
-// verify judges a peer's certificate by WIRE.md, section 4: chain, validity and use, for the role that the peer has.
+// verify judges a peer's certificate by WIRE.md, section 6: chain, validity and use, for the role that the peer has.
 func (id *Identity) verify(state tls.ConnectionState, use x509.ExtKeyUsage) error {
 	if id.roots == nil {
 		return nil

@@ -7,7 +7,7 @@ import (
 	"quic_dist/lanes"
 )
 
-// In modes other than single, frames share their streams with notes (WIRE.md, section 3), which have the length's highest
+// In modes other than single, frames share their streams with notes (WIRE.md, section 5), which have the length's highest
 // bit set.
 const (
 	noteBit   = 1 << 31

@@ -43,7 +43,7 @@ type resetter struct {
 
 var _ quic.ConnectionIDGenerator = (*resetter)(nil)
 
-// GenerateConnectionID makes the connection IDs that WIRE.md, section 6 describes.
+// GenerateConnectionID makes the connection IDs that WIRE.md, section 8 describes.
 func (r *resetter) GenerateConnectionID() (quic.ConnectionID, error) {
 	var id [connIDSize]byte
 	copy(id[:], r.run[:])
