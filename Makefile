@@ -4,13 +4,13 @@
 export PATH := $(CURDIR)/_tools/go/bin:$(PATH)
 
 FUZZTIME = 60s
-RESULTS = $(wildcard _build/bench/results-otp*.json)
+RESULTS = $(wildcard _build/bench/results-otp*.json _build/bench/wan-otp*.json)
 rebar3 = cd erlang && REBAR_BASE_DIR=$(CURDIR)/_build rebar3
 vsn = $$(sed -n 's/.*{vsn, "\(.*\)"}.*/\1/p' erlang/src/quic_dist.app.src)
 platform = $$(go env GOOS)-$$(go env GOARCH)
 
 .NOTPARALLEL:
-.PHONY: help setup build executable test go-test eunit ct cover check fuzz demo bench bench-tools bench-report clean
+.PHONY: help setup build executable test go-test eunit ct cover check fuzz demo bench wan bench-tools bench-report clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
@@ -65,8 +65,11 @@ demo: build ## two nodes that talk over QUIC
 bench: build bench-tools ## measure carriers side by side; ONLY="send-64KB cpu", CARRIERS=... and ROUNDS=5 narrow it
 	sh test/bench/run.sh
 
+wan: build bench-tools ## the same over emulated links, as root; LINKS="lossy clean", CARRIERS=..., ROUNDS=3 and SECONDS=15 narrow it
+	sh test/bench/run.sh wan
+
 bench-tools: executable
-	CGO_ENABLED=0 go build -o _build/bench/ceiling ./test/bench/ceiling
+	CGO_ENABLED=0 go build -o _build/bench/ ./test/bench/ceiling ./test/wan/link
 	cd test/bench/report && CGO_ENABLED=0 go build -o $(CURDIR)/_build/bench/report .
 
 bench-report: bench-tools ## docs/BENCHMARKS.md and its plots from RESULTS, files that make bench wrote

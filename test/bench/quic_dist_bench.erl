@@ -3,12 +3,14 @@
 %% goes to a JSON file after each round, which `test/bench/report' reads.
 %%
 %% `make bench' runs it; `ONLY="send-64KB cpu"' selects measures by parts of their names,
-%% `CARRIERS="inet_tls quic/stdio"' carriers and `ROUNDS=3' the number of rounds.
+%% `CARRIERS="inet_tls quic/stdio"' carriers (see `quic_dist_bench_nodes') and `ROUNDS=3' the number
+%% of rounds.
 -module(quic_dist_bench).
 
 -export([main/1]).
 
--define(TIMEOUT, 120000).
+-import(quic_dist_bench_nodes, [name/1, os_pids/1, call/4, on/3]).
+
 -define(CEILING, "_build/bench/ceiling").
 -define(CARRIERS, ["inet_tcp", "inet_tls", "inet_tls/1.3", "quic/socket", "quic/stdio", "quic-go"]).
 -define(CHANNELS, [1, 10, 100]).
@@ -23,43 +25,28 @@
 -record(run, {
     dir :: file:filename(),
     carriers :: [string()],
-    measures :: [measure()],
-    failures = [] :: [iodata()],
-    samples = [] :: [#{atom() => iodata() | number()}]
+    measures :: [measure()]
 }).
 
 -type measure() :: {Name :: string(), tuple()}.
--type node_under_test() :: {Peer :: pid(), node(), OsPids :: [string()]}.
+-type node_under_test() :: quic_dist_bench_nodes:node_under_test().
 -type pair() :: {node_under_test(), node_under_test()} | ceiling.
 
-%% @doc `Dir' is a scratch folder, `Json' the file to write; carriers and measures are words.
+%% @doc `Dir' is a scratch folder, `Json' the file to write.
 -spec main([string()]) -> no_return().
-main([Dir, Json, Carriers, Only, Rounds]) ->
-    ok = optfiles(Dir),
-    Run0 = #run{
+main([Dir, Json]) ->
+    ok = quic_dist_bench_nodes:certify(Dir),
+    Run = #run{
         dir = Dir,
-        carriers = words(Carriers, ?CARRIERS),
-        measures = selection(words(Only, []))
+        carriers = quic_dist_bench_results:words("CARRIERS", ?CARRIERS),
+        measures = selection(quic_dist_bench_results:words("ONLY", []))
     },
-    #run{failures = Failures} = lists:foldl(
-        fun(Round, Run1) ->
-            Run = round(Round, Run1),
-            ok = file:write_file(Json, [json(result(Round, Run)), $\n]),
-            Run
-        end,
-        memory(Run0),
-        lists:seq(1, list_to_integer(Rounds))
-    ),
-    case Failures of
-        [] -> halt(0);
-        _ -> halt(1)
-    end.
-
-words(Text, Default) ->
-    case string:lexemes(Text, " ,") of
-        [] -> Default;
-        Words -> Words
-    end.
+    quic_dist_bench_results:rounds(
+        Json,
+        #{},
+        fun(Round, Results) -> round(Round, Run, Results) end,
+        memory(Run, quic_dist_bench_results:new())
+    ).
 
 selection([]) ->
     measures();
@@ -98,48 +85,27 @@ applies("quic-go", {send, Size, 1}) -> Size >= 1 bsl 16 andalso Size =< 1 bsl 20
 applies("quic-go", Spec) -> lists:member(element(1, Spec), [round_trips, cpu]);
 applies(_, Spec) -> Spec =/= {memory}.
 
-round(Round, #run{carriers = Carriers, measures = Measures} = Run0) ->
+round(Round, #run{carriers = Carriers, measures = Measures} = Run, Results0) ->
     Steps = [{C, M} || {_, Spec} = M <- Measures, C <- Carriers, applies(C, Spec)],
     Used = lists:usort([C || {C, _} <- Steps]),
-    Pairs0 = maps:from_list([{C, start_pair(C, Run0)} || C <- Used]),
-    {Run, Pairs} = lists:foldl(
-        fun({Carrier, Measure}, {Run1, Pairs1}) ->
+    Pairs0 = maps:from_list([{C, start_pair(C, Run)} || C <- Used]),
+    {Results, Pairs} = lists:foldl(
+        fun({Carrier, {Name, Spec}}, {Results1, Pairs1}) ->
             #{Carrier := Pair} = Pairs1,
-            case attempt(Pair, Measure, Carrier, Round, Run1) of
-                {ok, Run2} ->
-                    {Run2, Pairs1};
-                {failed, Run2} ->
+            Measure = fun() -> measure(Pair, Spec) end,
+            case quic_dist_bench_results:attempt(Name, Carrier, Round, Measure, Results1) of
+                {ok, Results2} ->
+                    {Results2, Pairs1};
+                {failed, Results2} ->
                     stop_pair(Pair),
-                    {Run2, Pairs1#{Carrier := start_pair(Carrier, Run2)}}
+                    {Results2, Pairs1#{Carrier := start_pair(Carrier, Run)}}
             end
         end,
-        {Run0, Pairs0},
+        {Results0, Pairs0},
         Steps
     ),
     maps:foreach(fun(_, Pair) -> stop_pair(Pair) end, Pairs),
-    Run.
-
-%% A measure that fails is told and counts in the exit status; the others are measured all the same.
-attempt(Pair, {Name, Spec}, Carrier, Round, Run) ->
-    try measure(Pair, Spec) of
-        Values -> {ok, samples(Name, Carrier, Round, Values, Run)}
-    catch
-        Class:Reason ->
-            Failure = io_lib:format("~s ~s: ~0P", [Name, Carrier, {Class, Reason}, 20]),
-            io:format(standard_error, "~w ~s~n", [Round, Failure]),
-            {failed, Run#run{failures = [Failure | Run#run.failures]}}
-    end.
-
-samples(Name, Carrier, Round, Values, #run{samples = Samples} = Run) ->
-    New = [
-        #{measure => Name, carrier => Carrier, round => Round, metric => Metric, value => Value}
-     || {Metric, Value} <- Values
-    ],
-    [
-        io:format("~w ~-16s ~-14s ~12.2f ~s~n", [Round, Name, Carrier, float(Value), Metric])
-     || {Metric, Value} <- Values
-    ],
-    Run#run{samples = Samples ++ New}.
+    Results.
 
 -spec measure(pair(), tuple()) -> [{Metric :: string(), number()}].
 measure(ceiling, {send, Size, 1}) ->
@@ -175,11 +141,6 @@ measure({A, B}, {connects}) ->
 send(A, B, Size, Senders, Millis) ->
     on(A, send, [name(B), Size, Senders, infinity, Millis]).
 
-on({Peer, _, _}, Function, Args) ->
-    peer:call(Peer, quic_dist_bench_node, run, [Function, Args], ?TIMEOUT).
-
-name({_, Node, _}) -> Node.
-
 ceiling(What, Size, Millis) ->
     Said = os:cmd(io_lib:format("~s ~s ~w ~w", [?CEILING, What, Size, Millis])),
     [number(Word) || Word <- string:lexemes(Said, " \n")].
@@ -192,27 +153,28 @@ number(Word) ->
 
 %% Both nodes have the last connection behind them when the next is made, and this one before it is
 %% undone: inet_tls does not take a hurry well.
-connects({PeerA, _, _} = A, {PeerB, Node, _} = B, Deadline) ->
-    true = peer:call(PeerA, erlang, disconnect_node, [Node]),
-    ok = await_nodes(PeerB, 0),
-    {Micros, true} = peer:call(PeerA, timer, tc, [net_kernel, connect_node, [Node]]),
-    ok = await_nodes(PeerB, 1),
+connects(A, B, Deadline) ->
+    true = call(A, erlang, disconnect_node, [name(B)]),
+    ok = await_nodes(B, 0),
+    {Micros, true} = call(A, timer, tc, [net_kernel, connect_node, [name(B)]]),
+    ok = await_nodes(B, 1),
     case erlang:monotonic_time(millisecond) < Deadline of
         true -> [Micros / 1000 | connects(A, B, Deadline)];
         false -> [Micros / 1000]
     end.
 
-await_nodes(Peer, Count) ->
-    case peer:call(Peer, erlang, nodes, [connected]) of
+await_nodes(Node, Count) ->
+    case call(Node, erlang, nodes, [connected]) of
         Nodes when length(Nodes) =:= Count -> ok;
-        _ -> await_nodes(Peer, Count)
+        _ -> await_nodes(Node, Count)
     end.
 
 median(Values) ->
     lists:nth((length(Values) + 1) div 2, lists:sort(Values)).
 
 %% CPU seconds of the two BEAMs and of their sidecars until now.
-cpu({_, _, [BeamA | SidecarA]}, {_, _, [BeamB | SidecarB]}) ->
+cpu(A, B) ->
+    {[BeamA | SidecarA], [BeamB | SidecarB]} = {os_pids(A), os_pids(B)},
     [lists:sum([cpu(Pid) || Pid <- Pids]) || Pids <- [[BeamA, BeamB], SidecarA ++ SidecarB]].
 
 %% utime and stime of proc(5), in clock ticks of 10 ms; the name before them may have blanks.
@@ -223,37 +185,33 @@ cpu(OsPid) ->
     lists:sum([binary_to_integer(lists:nth(N, Fields)) || N <- [12, 13]]) / 100.
 
 %% A line of /proc/PID/status in MB: VmRSS is resident memory, VmHWM the most it has been.
-resident(Line, {_, _, [_, Sidecar]}) ->
+resident(Line, Node) ->
+    [_, Sidecar] = os_pids(Node),
     {ok, Status} = file:read_file(["/proc/", Sidecar, "/status"]),
     {match, [KiB]} = re:run(Status, [Line, ":\\s+(\\d+)"], [{capture, all_but_first, binary}]),
     binary_to_integer(KiB) * 1024 / 1.0e6.
 
 %% Once, since it takes a hundred peers. They are nodes of one scheduler and serve both data planes;
 %% hidden, or each would connect to every other.
-memory(#run{carriers = Carriers, measures = Measures} = Run0) ->
+memory(#run{carriers = Carriers, measures = Measures} = Run, Results0) ->
     case {lists:keyfind("memory", 1, Measures), [C || "quic/" ++ _ = C <- Carriers]} of
         {false, _} ->
-            Run0;
+            Results0;
         {_, []} ->
-            Run0;
+            Results0;
         {{Name, _}, Planes} ->
-            Run1 = lists:foldl(
-                fun(Carrier, Run) ->
-                    samples(Name, Carrier, 1, memory_under_load(Carrier, Run), Run)
-                end,
-                Run0,
-                Planes
-            ),
-            Peers = peers(lists:max(?CHANNELS), Run1),
-            Run2 = lists:foldl(
-                fun(Carrier, Run) ->
-                    samples(Name, Carrier, 1, memory_idle(Carrier, Peers, Run), Run)
-                end,
-                Run1,
-                Planes
-            ),
-            lists:foreach(fun stop/1, Peers),
-            Run2
+            Add = fun(Measure) ->
+                fun(Carrier, Results) ->
+                    quic_dist_bench_results:add(Name, Carrier, 1, Measure(Carrier), Results)
+                end
+            end,
+            UnderLoad = fun(Carrier) -> memory_under_load(Carrier, Run) end,
+            Results1 = lists:foldl(Add(UnderLoad), Results0, Planes),
+            Peers = peers(lists:max(?CHANNELS), Run),
+            Idle = fun(Carrier) -> memory_idle(Carrier, Peers, Run) end,
+            Results = lists:foldl(Add(Idle), Results1, Planes),
+            lists:foreach(fun quic_dist_bench_nodes:stop/1, Peers),
+            Results
     end.
 
 memory_under_load(Carrier, Run) ->
@@ -264,11 +222,11 @@ memory_under_load(Carrier, Run) ->
     Values.
 
 memory_idle(Carrier, Peers, Run) ->
-    {Peer, _, _} = A = start(Carrier, [], Run),
+    A = start(Carrier, [], Run),
     Values = [
         begin
             [
-                true = peer:call(Peer, net_kernel, connect_node, [name(B)])
+                true = call(A, net_kernel, connect_node, [name(B)])
              || B <- lists:sublist(Peers, Channels)
             ],
             timer:sleep(2000), % idle is what a garbage collection has left
@@ -276,7 +234,7 @@ memory_idle(Carrier, Peers, Run) ->
         end
      || Channels <- ?CHANNELS
     ],
-    stop(A),
+    quic_dist_bench_nodes:stop(A),
     Values.
 
 %% Four are started at a time.
@@ -295,148 +253,16 @@ peers(Count, Run) ->
 start_pair("quic-go", _) ->
     ceiling;
 start_pair(Carrier, Run) ->
-    {Peer, _, _} = A = start(Carrier, [], Run),
+    A = start(Carrier, [], Run),
     B = start(Carrier, [], Run),
-    pong = peer:call(Peer, net_adm, ping, [name(B)]),
+    pong = call(A, net_adm, ping, [name(B)]),
     {A, B}.
 
-%% Not linked: a node that does not stay up is a failure of one measure.
 start(Carrier, Args, #run{dir = Dir}) ->
-    {ok, Peer, Node} = peer:start(#{
-        name => lists:concat(["b", os:getpid(), "x", erlang:unique_integer([positive])]),
-        host => "127.0.0.1",
-        longnames => true,
-        connection => standard_io,
-        wait_boot => ?TIMEOUT,
-        args =>
-            carrier(Carrier, Dir) ++ Args ++ ["-setcookie", "bench", "-pa" | code_paths()] ++
-                ["-kernel", "logger_level", "critical"]
-    }),
-    {Peer, Node, [peer:call(Peer, os, getpid, []) | sidecars(Carrier, Peer)]}.
-
-sidecars("quic/" ++ _, Peer) ->
-    #{os_pid := OsPid} = peer:call(Peer, quic_dist, info, []),
-    [integer_to_list(OsPid)];
-sidecars(_, _) ->
-    [].
+    quic_dist_bench_nodes:start(Carrier, Args, Dir, #{host => "127.0.0.1"}).
 
 stop_pair(ceiling) ->
     ok;
 stop_pair({A, B}) ->
-    stop(A),
-    stop(B).
-
-%% It may have ended already.
-stop({Peer, _, _}) ->
-    try
-        peer:stop(Peer)
-    catch
-        exit:_ -> ok
-    end.
-
-carrier("quic/" ++ Plane, _) ->
-    ["-proto_dist", "quic", "-quic_dist", "data_plane", Plane];
-carrier("inet_tls" = Carrier, Dir) ->
-    ["-proto_dist", "inet_tls", "-ssl_dist_optfile", optfile(Dir, Carrier)];
-carrier("inet_tls/" ++ Version, Dir) ->
-    ["-proto_dist", "inet_tls", "-ssl_dist_optfile", optfile(Dir, "tlsv" ++ Version)];
-carrier(Carrier, _) ->
-    ["-proto_dist", Carrier].
-
-code_paths() ->
-    [filename:dirname(code:which(M)) || M <- [?MODULE, quic_dist]].
-
-optfile(Dir, Name) -> filename:join(Dir, Name ++ ".conf").
-
-%% A certificate and the options of inet_tls, which are otherwise its defaults. TLS 1.3 takes
-%% neither SHA-1 nor the curve that pkix_test_data takes unless told otherwise.
-optfiles(Dir) ->
-    Pem = filename:join(Dir, "bench.pem"),
-    Cert = [{digest, sha256}, {key, {namedCurve, secp256r1}}],
-    Chain = #{root => Cert, intermediates => [], peer => Cert},
-    #{server_config := Config} =
-        public_key:pkix_test_data(#{server_chain => Chain, client_chain => Chain}),
-    {KeyType, Key} = proplists:get_value(key, Config),
-    ok = file:write_file(
-        Pem,
-        public_key:pem_encode([
-            {'Certificate', proplists:get_value(cert, Config), not_encrypted},
-            {KeyType, Key, not_encrypted}
-        ])
-    ),
-    lists:foreach(
-        fun({Name, Versions}) ->
-            Options = [
-                {server, [{certfile, Pem} | Versions]},
-                {client, [{verify, verify_none} | Versions]}
-            ],
-            ok = file:write_file(optfile(Dir, Name), io_lib:format("~tp.~n", [Options]))
-        end,
-        [{"inet_tls", []}, {"tlsv1.3", [{versions, ['tlsv1.3']}]}]
-    ).
-
-result(Rounds, #run{failures = Failures, samples = Samples}) ->
-    {{Year, Month, Day}, _} = calendar:universal_time(),
-    #{
-        date => io_lib:format("~4..0b-~2..0b-~2..0b", [Year, Month, Day]),
-        rounds => Rounds,
-        machine => machine(),
-        versions => versions(),
-        failures => {array, lists:reverse(Failures)},
-        samples => {array, Samples}
-    }.
-
-machine() ->
-    {ok, Kernel} = file:read_file("/proc/sys/kernel/osrelease"),
-    #{
-        cpu => proc("cpuinfo", "model name\\s*: (.*)"),
-        cores => erlang:system_info(logical_processors_available),
-        memory_gb => list_to_integer(proc("meminfo", "MemTotal:\\s*(\\d+)")) div 1000000,
-        kernel => string:trim(Kernel)
-    }.
-
-proc(File, Pattern) ->
-    {ok, Text} = file:read_file(["/proc/", File]),
-    case re:run(Text, Pattern, [{capture, all_but_first, list}]) of
-        {match, [Value]} -> Value;
-        nomatch -> "unknown"
-    end.
-
-versions() ->
-    Release = erlang:system_info(otp_release),
-    Path = filename:join([code:root_dir(), "releases", Release, "OTP_VERSION"]),
-    {ok, Otp} = file:read_file(Path),
-    [{_, _, OpenSsl}] = crypto:info_lib(),
-    [Go, QuicGo] = string:lexemes(os:cmd(?CEILING " version"), " \n"),
-    #{
-        release => Release,
-        otp => string:trim(Otp),
-        erts => erlang:system_info(version),
-        ssl => application_version(ssl),
-        openssl => OpenSsl,
-        quic_dist => application_version(quic_dist),
-        go => Go,
-        quic_go => QuicGo
-    }.
-
-application_version(Application) ->
-    _ = application:load(Application),
-    {ok, Version} = application:get_key(Application, vsn),
-    Version.
-
-%% Strings are iodata, and an array is told from them by a tag.
-json(Map) when is_map(Map) ->
-    Pairs = [[json(atom_to_list(K)), ": ", json(V)] || {K, V} <- maps:to_list(Map)],
-    ["{", lists:join(", ", Pairs), "}"];
-json({array, Values}) ->
-    ["[\n", lists:join(",\n", [json(V) || V <- Values]), "]"];
-json(Value) when is_integer(Value) ->
-    integer_to_list(Value);
-json(Value) when is_float(Value) ->
-    float_to_list(Value, [{decimals, 4}, compact]);
-json(Text) ->
-    [$", [escape(C) || C <- unicode:characters_to_list(Text)], $"].
-
-escape(C) when C =:= $"; C =:= $\\ -> [$\\, C];
-escape(C) when C < $\s; C > $~ -> $\s;
-escape(C) -> C.
+    quic_dist_bench_nodes:stop(A),
+    quic_dist_bench_nodes:stop(B).

@@ -4,7 +4,7 @@
 %% many they sent; the clock stops when each receiver has answered that it has them all.
 -module(quic_dist_bench_node).
 
--export([run/2, send/5, round_trips/3, round_trips_in_bulk/3]).
+-export([run/2, send/5, round_trips/3, round_trips_in_bulk/3, pings_in_exchange/4]).
 -export_type([window/0]).
 %% Started on the other node.
 -export([receiver/3, echo/0]).
@@ -12,6 +12,9 @@
 -define(WARM_UP, 200).
 -define(BULK_SIZE, 1048576).
 -define(PING_INTERVAL, 10).
+-define(EXCHANGE_PING_INTERVAL, 20).
+%% How long answers that are missing when the time is over are waited for.
+-define(PATIENCE, 30000).
 
 -type window() :: infinity | pos_integer().
 %% How many messages a sender has under way that its receiver has not confirmed. With `infinity'
@@ -158,6 +161,60 @@ round_trips_in_bulk(Node, Window, Millis) ->
     exit(Echo, kill),
     receive
         {Flow, {Seconds, Messages}} -> {P50, P99, Messages * ?BULK_SIZE / Seconds / 1.0e6}
+    end.
+
+%% @doc A small message there and back every 20 ms for `Millis', while `Senders' other processes
+%% send `Size' bytes each, wait for as many from their own receiver, and do it again: percentiles in
+%% milliseconds, and how many of the others' round trips there were until the time was over.
+%%
+%% One process sends at fixed times and takes answers as they come. The time of a ping begins when
+%% it should have been sent: what suspends that process is part of it.
+-spec pings_in_exchange(node(), pos_integer(), non_neg_integer(), pos_integer()) ->
+    {[{Percent :: 1..100, Millis :: number()}], RoundTrips :: non_neg_integer()}.
+pings_in_exchange(Node, Senders, Size, Millis) ->
+    [PingEcho | Echoes] = [spawn_link(Node, ?MODULE, echo, []) || _ <- lists:seq(0, Senders)],
+    lists:foreach(fun(Echo) -> ok = round_trip(Echo, <<>>) end, [PingEcho | Echoes]),
+    Payload = payload(Size),
+    Done = counters:new(1, []),
+    Start = erlang:monotonic_time(millisecond) + 1,
+    Pids = [spawn_link(fun() -> exchange(Echo, Payload, Done) end) || Echo <- Echoes],
+    At = fun(Offset, What) ->
+        erlang:send_after(Start + Offset, self(), What, [{abs, true}])
+    end,
+    Count = Millis div ?EXCHANGE_PING_INTERVAL,
+    _ = [At(N * ?EXCHANGE_PING_INTERVAL, {ping, N}) || N <- lists:seq(0, Count - 1)],
+    _ = At(Millis, over),
+    _ = At(Millis + ?PATIENCE, give_up),
+    {Times, RoundTrips} = pings(PingEcho, Count, Start, {Pids, Done, 0}, #{}),
+    Sorted = lists:sort(maps:values(Times)),
+    {[{P, percentile(P, Sorted)} || P <- [10, 25, 50, 75, 90, 95, 99, 100]], RoundTrips}.
+
+exchange(Echo, Payload, Done) ->
+    ok = round_trip(Echo, Payload),
+    counters:add(Done, 1, 1),
+    exchange(Echo, Payload, Done).
+
+%% Ends when the time is over and each ping has a time. One that is never answered has at least the
+%% time that it was waited for.
+pings(_, Count, _, {[], _, RoundTrips}, Times) when map_size(Times) =:= Count ->
+    {Times, RoundTrips};
+pings(Echo, Count, Start, {Pids, Done, RoundTrips} = Exchange, Times) ->
+    Time = fun(N) ->
+        micros_since(native(Start + N * ?EXCHANGE_PING_INTERVAL)) / 1000
+    end,
+    receive
+        {ping, N} ->
+            Echo ! {self(), <<N:32>>},
+            pings(Echo, Count, Start, Exchange, Times);
+        {Echo, <<N:32>>} ->
+            pings(Echo, Count, Start, Exchange, Times#{N => Time(N)});
+        over ->
+            Counted = counters:get(Done, 1),
+            lists:foreach(fun(Pid) -> unlink(Pid), exit(Pid, kill) end, Pids),
+            pings(Echo, Count, Start, {[], Done, Counted}, Times);
+        give_up ->
+            Missing = maps:from_list([{N, Time(N)} || N <- lists:seq(0, Count - 1)]),
+            {maps:merge(Missing, Times), RoundTrips}
     end.
 
 %% The same bytes on both nodes. The block's length is prime, so that a part of a message in another

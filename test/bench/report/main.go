@@ -1,7 +1,7 @@
-// Report shows what make bench measured.
+// Report shows what make bench and make wan measured.
 //
 //	report FILE...            prints the tables of each result file
-//	report -docs DIR FILE...  writes the plots to DIR/bench, and the tables to their place in DIR/BENCHMARKS.md
+//	report -docs DIR FILE...  writes the plots to DIR/bench, and the tables to their places in DIR/BENCHMARKS.md
 package main
 
 import (
@@ -13,10 +13,15 @@ import (
 	"path/filepath"
 )
 
-// What stands between these two lines of BENCHMARKS.md is written by this program, the rest by people.
-const (
-	beginMark = "<!-- begin of what make bench-report writes -->"
-	endMark   = "<!-- end of what make bench-report writes -->"
+// A part of BENCHMARKS.md is written by this program, between two lines that stay; the rest is written by people.
+type part struct {
+	begin, end string
+	heading    string // the level of its headings
+}
+
+var (
+	loopbackPart = part{"<!-- begin of what make bench-report writes -->", "<!-- end of what make bench-report writes -->", "##"}
+	wanPart      = part{"<!-- begin of what make bench-report writes of links -->", "<!-- end of what make bench-report writes of links -->", "###"}
 )
 
 func main() {
@@ -30,7 +35,7 @@ func main() {
 
 func run(docs string, files []string) error {
 	if len(files) == 0 {
-		return errors.New("no result files; make bench writes them")
+		return errors.New("no result files; make bench and make wan write them")
 	}
 	var results []*result
 	for _, file := range files {
@@ -55,15 +60,22 @@ func writeDocs(dir string, results []*result) error {
 	if err != nil {
 		return err
 	}
-	var tables bytes.Buffer
 	plots := filepath.Join(dir, "bench")
 	if err := os.MkdirAll(plots, 0o777); err != nil {
 		return err
 	}
+	tables := make(map[part]*bytes.Buffer)
 	for _, r := range results {
-		tables.WriteByte('\n')
-		r.writeMarkdown(&tables)
-		for _, s := range sections() {
+		p := loopbackPart
+		if r.Links != nil {
+			p = wanPart
+		}
+		if tables[p] == nil {
+			tables[p] = new(bytes.Buffer)
+		}
+		tables[p].WriteByte('\n')
+		r.writeMarkdown(tables[p], p.heading)
+		for _, s := range r.sections() {
 			for _, k := range s.plots {
 				if !k.has(r) {
 					continue
@@ -74,22 +86,24 @@ func writeDocs(dir string, results []*result) error {
 			}
 		}
 	}
-	tables.WriteByte('\n')
-	if text, err = replaceMarked(text, tables.Bytes()); err != nil {
-		return fmt.Errorf("%s: %w", page, err)
+	for p, t := range tables {
+		t.WriteByte('\n')
+		if text, err = p.replace(text, t.Bytes()); err != nil {
+			return fmt.Errorf("%s: %w", page, err)
+		}
 	}
 	return os.WriteFile(page, text, 0o666)
 }
 
-// replaceMarked puts tables between the marks and keeps all else.
-func replaceMarked(text, tables []byte) ([]byte, error) {
-	before, rest, ok := bytes.Cut(text, []byte(beginMark))
+// replace puts tables between the part's two lines and keeps all else.
+func (p part) replace(text, tables []byte) ([]byte, error) {
+	before, rest, ok := bytes.Cut(text, []byte(p.begin))
 	if !ok {
-		return nil, errors.New("no line " + beginMark)
+		return nil, errors.New("no line " + p.begin)
 	}
-	_, after, ok := bytes.Cut(rest, []byte(endMark))
+	_, after, ok := bytes.Cut(rest, []byte(p.end))
 	if !ok {
-		return nil, errors.New("no line " + endMark)
+		return nil, errors.New("no line " + p.end)
 	}
-	return bytes.Join([][]byte{before, []byte(beginMark + "\n"), tables, []byte(endMark), after}, nil), nil
+	return bytes.Join([][]byte{before, []byte(p.begin + "\n"), tables, []byte(p.end), after}, nil), nil
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"gonum.org/v1/plot"
@@ -43,13 +44,14 @@ var (
 )
 
 // colours can be told apart by those who do not see all of them (Okabe and Ito).
-var colours = map[string]color.Color{
-	"inet_tcp":     color.RGBA{0x55, 0x55, 0x55, 0xff},
-	"inet_tls":     color.RGBA{0xe6, 0x9f, 0x00, 0xff},
-	"inet_tls/1.3": color.RGBA{0xd5, 0x5e, 0x00, 0xff},
-	"quic/socket":  color.RGBA{0x00, 0x72, 0xb2, 0xff},
-	"quic/stdio":   color.RGBA{0x56, 0xb4, 0xe9, 0xff},
-	"quic-go":      color.RGBA{0x00, 0x9e, 0x73, 0xff},
+var colours = []color.Color{
+	color.RGBA{0x55, 0x55, 0x55, 0xff}, color.RGBA{0xe6, 0x9f, 0x00, 0xff}, color.RGBA{0xd5, 0x5e, 0x00, 0xff},
+	color.RGBA{0x00, 0x72, 0xb2, 0xff}, color.RGBA{0x56, 0xb4, 0xe9, 0xff}, color.RGBA{0x00, 0x9e, 0x73, 0xff},
+	color.RGBA{0xcc, 0x79, 0xa7, 0xff}, color.RGBA{0xf0, 0xe4, 0x42, 0xff}, color.RGBA{0x00, 0x00, 0x00, 0xff},
+}
+
+func (r *result) colour(carrier string) color.Color {
+	return colours[slices.Index(r.Carriers, carrier)%len(colours)]
 }
 
 func (k plotKind) file(r *result) string {
@@ -59,7 +61,7 @@ func (k plotKind) file(r *result) string {
 // save writes the plot as an SVG file.
 func (k plotKind) save(dir string, r *result) error {
 	p := plot.New()
-	p.Title.Text = k.title + "\nOTP " + r.Versions.OTP + ", two nodes on loopback"
+	p.Title.Text = k.title + "\nOTP " + r.Versions.OTP + ", " + r.place()
 	p.Title.Padding = vg.Points(8)
 	p.Add(plotter.NewGrid())
 	p.Legend.Top = true
@@ -93,18 +95,67 @@ func sans(p *plot.Plot) {
 }
 
 func throughput(senders, measure string) plotKind {
+	var all []place
+	for _, size := range sizes {
+		all = append(all, place{math.Log2(size.bytes), size.title, fmt.Sprintf(measure, size.measure), "MB/s"})
+	}
 	return plotKind{
 		name:  "throughput-" + senders[:1],
 		title: "Throughput by message size, " + senders + " (more is better)",
-		has: func(r *result) bool {
-			for _, size := range sizes {
-				if len(r.measured(fmt.Sprintf(measure, size.measure), "MB/s")) > 0 {
-					return true
-				}
-			}
-			return false
+		has:   func(r *result) bool { return measuredAny(r, all) },
+		draw: func(p *plot.Plot, r *result) error {
+			p.X.Label.Text = "message size; the ends of a bar are the slowest and the fastest round"
+			p.Y.Label.Text = "MB per second"
+			return drawLines(p, r, all)
 		},
-		draw: func(p *plot.Plot, r *result) error { return drawThroughput(p, r, measure) },
+	}
+}
+
+func pings(l wan) plotKind {
+	var all []place
+	for x, percent := range []string{"10", "25", "50", "75", "90", "95", "99"} {
+		all = append(all, place{float64(x), percent + " %", l.Name, "ping p" + percent + " ms"})
+	}
+	return plotKind{
+		name:  "wan-" + l.Name + "-ping",
+		title: "Round trip of a small message beside four exchanges of 256 KB (less is better)\n" + l.Title,
+		has:   func(r *result) bool { return measuredAny(r, all) },
+		draw: func(p *plot.Plot, r *result) error {
+			p.X.Label.Text = "so many of the round trips took at most ..."
+			p.Y.Label.Text = "milliseconds"
+			if err := drawLines(p, r, all); err != nil {
+				return err
+			}
+			p.Legend.Left = false
+			p.X.Max += 1.2 // the legend's place
+			return nil
+		},
+	}
+}
+
+func exchange(l wan) plotKind {
+	const metric = "round trips"
+	return plotKind{
+		name:  "wan-" + l.Name + "-round-trips",
+		title: "Round trips of 256 KB, four senders (more is better)\n" + l.Title,
+		has:   func(r *result) bool { return len(r.measured(l.Name, metric)) > 0 },
+		draw: func(p *plot.Plot, r *result) error {
+			p.Y.Label.Text = fmt.Sprintf("round trips in %d s", r.Seconds)
+			names := r.measured(l.Name, metric)
+			var counts plotter.Values
+			for _, carrier := range names {
+				v, _ := r.spread(l.Name, metric, carrier)
+				counts = append(counts, v.median)
+			}
+			bars, err := newBars(counts, 3)
+			if err != nil {
+				return err
+			}
+			p.Add(bars)
+			p.Y.Min = 0
+			nominal(p, names)
+			return nil
+		},
 	}
 }
 
@@ -145,19 +196,28 @@ func (s *points) addTo(p *plot.Plot, c color.Color) (*plotter.Scatter, error) {
 	return dots, nil
 }
 
-func drawThroughput(p *plot.Plot, r *result, measure string) error {
-	p.X.Label.Text = "message size; the ends of a bar are the slowest and the fastest round"
-	p.Y.Label.Text = "MB per second"
+// A place is where a metric stands on the X axis.
+type place struct {
+	x                      float64
+	label, measure, metric string
+}
+
+func measuredAny(r *result, all []place) bool {
+	return slices.ContainsFunc(all, func(at place) bool { return len(r.measured(at.measure, at.metric)) > 0 })
+}
+
+// drawLines draws a line for each carrier through its medians, with their least and most.
+func drawLines(p *plot.Plot, r *result, all []place) error {
 	var ticks []plot.Tick
-	for _, size := range sizes {
-		ticks = append(ticks, plot.Tick{Value: math.Log2(size.bytes), Label: size.title})
+	for _, at := range all {
+		ticks = append(ticks, plot.Tick{Value: at.x, Label: at.label})
 	}
 	p.X.Tick.Marker = plot.ConstantTicks(ticks)
-	for _, carrier := range carriers {
+	for _, carrier := range r.Carriers {
 		var s points
-		for _, size := range sizes {
-			if v, ok := r.spread(fmt.Sprintf(measure, size.measure), "MB/s", carrier); ok {
-				s.add(math.Log2(size.bytes), v.median, v.least, v.most)
+		for _, at := range all {
+			if v, ok := r.spread(at.measure, at.metric, carrier); ok {
+				s.add(at.x, v.median, v.least, v.most)
 			}
 		}
 		if s.Len() == 0 {
@@ -167,8 +227,8 @@ func drawThroughput(p *plot.Plot, r *result, measure string) error {
 		if err != nil {
 			return err
 		}
-		line.LineStyle = draw.LineStyle{Color: colours[carrier], Width: vg.Points(1.5)}
-		dots, err := s.addTo(p, colours[carrier])
+		line.LineStyle = draw.LineStyle{Color: r.colour(carrier), Width: vg.Points(1.5)}
+		dots, err := s.addTo(p, r.colour(carrier))
 		if err != nil {
 			return err
 		}
@@ -184,19 +244,19 @@ func drawRoundTrips(p *plot.Plot, r *result) error {
 	p.Y.Label.Text = "microseconds"
 	names := []string{"empty", "1 KB", "64 KB"}
 	measures := []string{"round-trip-0", "round-trip-1KB", "round-trip-64KB"}
-	for i, carrier := range carriers {
+	for i, carrier := range r.Carriers {
 		var s points
 		for x, measure := range measures {
 			p50, ok := r.spread(measure, "p50 us", carrier)
 			p99, _ := r.spread(measure, "p99 us", carrier)
 			if ok {
-				s.add(float64(x)+0.12*(float64(i)-float64(len(carriers)-1)/2), p50.median, p50.median, p99.median)
+				s.add(float64(x)+0.12*(float64(i)-float64(len(r.Carriers)-1)/2), p50.median, p50.median, p99.median)
 			}
 		}
 		if s.Len() == 0 {
 			continue
 		}
-		dots, err := s.addTo(p, colours[carrier])
+		dots, err := s.addTo(p, r.colour(carrier))
 		if err != nil {
 			return err
 		}
@@ -217,7 +277,7 @@ func drawInBulk(p *plot.Plot, r *result, measure string) error {
 		flow, _ := r.spread(measure, "MB/s", carrier)
 		var s points
 		s.add(float64(x), p50.median, p50.median, p99.median)
-		if _, err := s.addTo(p, colours[carrier]); err != nil {
+		if _, err := s.addTo(p, r.colour(carrier)); err != nil {
 			return err
 		}
 		names = append(names, fmt.Sprintf("%s\n%s MB/s", carrier, number(flow.median)))
@@ -238,16 +298,14 @@ func drawCPU(p *plot.Plot, r *result) error {
 		beams = append(beams, beam.median)
 		others = append(others, all.median-beam.median)
 	}
-	lower, err := plotter.NewBarChart(beams, vg.Points(40))
+	lower, err := newBars(beams, 6)
 	if err != nil {
 		return err
 	}
-	upper, err := plotter.NewBarChart(others, vg.Points(40))
+	upper, err := newBars(others, 4)
 	if err != nil {
 		return err
 	}
-	lower.Color, lower.LineStyle.Width = color.RGBA{0x88, 0x22, 0x55, 0xff}, 0
-	upper.Color, upper.LineStyle.Width = color.RGBA{0x88, 0xcc, 0xee, 0xff}, 0
 	upper.StackOn(lower)
 	p.Add(lower, upper)
 	p.Legend.Add("BEAMs", lower)
@@ -255,6 +313,15 @@ func drawCPU(p *plot.Plot, r *result) error {
 	p.Y.Max *= 1.2
 	nominal(p, names)
 	return nil
+}
+
+func newBars(values plotter.Values, colour int) (*plotter.BarChart, error) {
+	bars, err := plotter.NewBarChart(values, vg.Points(40))
+	if err != nil {
+		return nil, err
+	}
+	bars.Color, bars.LineStyle.Width = colours[colour], 0
+	return bars, nil
 }
 
 // nominal names the places 0, 1, 2 ... of the X axis.

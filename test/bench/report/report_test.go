@@ -22,13 +22,32 @@ func twoRounds() *result {
 		s.Measure, s.Metric = "send-64KB-x1", "MB/s"
 		r.Samples = append(r.Samples, s)
 	}
+	r.complete()
+	return r
+}
+
+// overLink has two rounds over a link.
+func overLink() *result {
+	r := new(result)
+	r.Versions.Release, r.Versions.OTP, r.Rounds, r.Seconds = "25", "25.2.3", 2, 15
+	r.Base, r.Links = "inet_tls/cubic", []wan{{"lossy", "1 % lost"}}
+	for _, s := range []sample{
+		{Metric: "ping p99 ms", Carrier: "inet_tls/cubic", Value: 2000},
+		{Metric: "ping p99 ms", Carrier: "quic/bulk/4", Value: 100},
+		{Metric: "round trips", Carrier: "inet_tls/cubic", Value: 20},
+		{Metric: "round trips", Carrier: "quic/bulk/4", Value: 70},
+	} {
+		s.Measure, s.Round = "lossy", 1
+		r.Samples = append(r.Samples, s)
+	}
+	r.complete()
 	return r
 }
 
 // Markdown has medians, what lies between the rounds, and ratios to inet_tls; and nothing of what was not measured.
 func TestMarkdownTable(t *testing.T) {
 	var b bytes.Buffer
-	twoRounds().writeMarkdown(&b)
+	twoRounds().writeMarkdown(&b, "##")
 	for _, want := range []string{
 		"| | inet_tls | quic/socket | quic-go |\n|---|---|---|---|\n",
 		"| 64 KB, 1 sender | 120 (100 to 140) | **1.75x** 210 (180 to 240) | **2.50x** 300 |\n",
@@ -45,16 +64,35 @@ func TestMarkdownTable(t *testing.T) {
 	}
 }
 
+// Links have tables of their own, with ratios to the carrier that the file names.
+func TestLinkTable(t *testing.T) {
+	var b bytes.Buffer
+	overLink().writeMarkdown(&b, "###")
+	for _, want := range []string{
+		"#### lossy: 1 % lost\n",
+		"| | inet_tls/cubic | quic/bulk/4 |\n",
+		"| ping p99, milliseconds (less is better) | 2,000 | **0.0500x** 100 |\n",
+		"| round trips of 256 KB in 15 s | 20.0 | **3.50x** 70.0 |\n",
+		"(bench/wan-lossy-ping-otp25.svg)",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in:\n%s", want, b.String())
+		}
+	}
+}
+
 // The report tool keeps the prose of the page, and writes the same page when it is run again.
 func TestDocsKeepProse(t *testing.T) {
 	dir := t.TempDir()
 	page := filepath.Join(dir, "BENCHMARKS.md")
-	if err := os.WriteFile(page, []byte("before\n"+beginMark+"\nold\n"+endMark+"\nafter\n"), 0o666); err != nil {
+	first, second := loopbackPart, wanPart
+	text := "before\n" + first.begin + "\nold\n" + first.end + "\nbetween\n" + second.begin + "\nold\n" + second.end + "\nafter\n"
+	if err := os.WriteFile(page, []byte(text), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	var pages [2]string
 	for i := range pages {
-		if err := writeDocs(dir, []*result{twoRounds()}); err != nil {
+		if err := writeDocs(dir, []*result{twoRounds(), overLink()}); err != nil {
 			t.Fatal(err)
 		}
 		b, err := os.ReadFile(page)
@@ -66,8 +104,9 @@ func TestDocsKeepProse(t *testing.T) {
 	if pages[0] != pages[1] {
 		t.Errorf("the second time:\n%s\nthe first time:\n%s", pages[1], pages[0])
 	}
-	if !strings.HasPrefix(pages[0], "before\n"+beginMark) || !strings.HasSuffix(pages[0], endMark+"\nafter\n") ||
-		strings.Contains(pages[0], "old") || !strings.Contains(pages[0], "64 KB, 1 sender") {
+	if !strings.HasPrefix(pages[0], "before\n"+first.begin) || !strings.HasSuffix(pages[0], second.end+"\nafter\n") ||
+		!strings.Contains(pages[0], first.end+"\nbetween\n"+second.begin) || strings.Contains(pages[0], "old") ||
+		!strings.Contains(pages[0], "64 KB, 1 sender") || !strings.Contains(pages[0], "256 KB in 15 s") {
 		t.Errorf("the page is:\n%s", pages[0])
 	}
 	svg, err := os.ReadFile(filepath.Join(dir, "bench", "throughput-1-otp25.svg"))

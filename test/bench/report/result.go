@@ -7,13 +7,7 @@ import (
 	"slices"
 )
 
-// base is the carrier that the others are compared with.
-const base = "inet_tls"
-
-// carriers are all there are, in the order of every table and plot.
-var carriers = []string{"inet_tcp", base, "inet_tls/1.3", "quic/socket", "quic/stdio", "quic-go"}
-
-// A result is what one run of quic_dist_bench.erl wrote.
+// A result is what one run of quic_dist_bench.erl or quic_dist_wan.erl wrote.
 type result struct {
 	Date    string
 	Rounds  int
@@ -35,6 +29,19 @@ type result struct {
 	}
 	Failures []string
 	Samples  []sample
+
+	// Base is the carrier that the others are compared with, Carriers are all, in the order of every table and plot.
+	Base     string
+	Carriers []string
+
+	// What only make wan has.
+	Links   []wan
+	Seconds int
+}
+
+// A wan is an emulated link. Its name is that of the measure on it.
+type wan struct {
+	Name, Title string
 }
 
 type sample struct {
@@ -54,7 +61,31 @@ func read(file string) (*result, error) {
 	if err := json.Unmarshal(b, r); err != nil {
 		return nil, fmt.Errorf("read %s: %w", file, err)
 	}
+	r.complete()
 	return r, nil
+}
+
+// complete sets what make bench leaves to us, and finds the carriers that nobody named.
+func (r *result) complete() {
+	if r.Base == "" {
+		r.Base = "inet_tls"
+	}
+	if r.Carriers == nil {
+		r.Carriers = []string{"inet_tcp", "inet_tls", "inet_tls/1.3", "quic/socket", "quic/stdio", "quic-go"}
+	}
+	for _, s := range r.Samples {
+		if !slices.Contains(r.Carriers, s.Carrier) {
+			r.Carriers = append(r.Carriers, s.Carrier)
+		}
+	}
+}
+
+// place is where it was measured.
+func (r *result) place() string {
+	if r.Links != nil {
+		return "two nodes with an emulated link"
+	}
+	return "two nodes on loopback"
 }
 
 // A spread is what the rounds gave for one carrier and one metric.
@@ -80,7 +111,7 @@ func (r *result) spread(measure, metric, carrier string) (spread, bool) {
 
 // measured returns those of the carriers for which there is the metric.
 func (r *result) measured(measure, metric string) []string {
-	return slices.DeleteFunc(slices.Clone(carriers), func(carrier string) bool {
+	return slices.DeleteFunc(slices.Clone(r.Carriers), func(carrier string) bool {
 		_, ok := r.spread(measure, metric, carrier)
 		return !ok
 	})

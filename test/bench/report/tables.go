@@ -32,7 +32,23 @@ var sizes = []struct {
 	{"64MB", "64 MB", 1 << 26},
 }
 
-func sections() []section {
+func (r *result) sections() []section {
+	if r.Links == nil {
+		return loopbackSections()
+	}
+	var all []section
+	for _, l := range r.Links {
+		all = append(all, section{fmt.Sprintf("%s: %s", l.Name, l.Title), []plotKind{pings(l), exchange(l)}, []row{
+			{l.Name, "ping p50 ms", "ping p50, milliseconds (less is better)"},
+			{l.Name, "ping p99 ms", "ping p99, milliseconds (less is better)"},
+			{l.Name, "round trips", fmt.Sprintf("round trips of 256 KB in %d s", r.Seconds)},
+			{l.Name, "MB/s each way", "that is, MB/s each way"},
+		}})
+	}
+	return all
+}
+
+func loopbackSections() []section {
 	var messages, bytes, trips []row
 	for _, senders := range []string{"1 sender", "8 senders"} {
 		for _, size := range sizes {
@@ -86,7 +102,7 @@ func (r *result) measuredRows(s section) []row {
 
 // ratio returns "" if there is nothing to compare with.
 func (r *result) ratio(w row, s spread) string {
-	b, ok := r.spread(w.measure, w.metric, base)
+	b, ok := r.spread(w.measure, w.metric, r.Base)
 	if !ok {
 		return ""
 	}
@@ -95,8 +111,8 @@ func (r *result) ratio(w row, s spread) string {
 
 // writeText writes the tables for a terminal: a line for each carrier.
 func (r *result) writeText(w io.Writer) {
-	fmt.Fprintf(w, "\n%s\nMedian (least to most) and ratio to %s.\n", r.provenance(), base)
-	for _, s := range sections() {
+	fmt.Fprintf(w, "\n%s\nMedian (least to most) and ratio to %s.\n", r.provenance(), r.Base)
+	for _, s := range r.sections() {
 		for i, row := range r.measuredRows(s) {
 			if i == 0 {
 				fmt.Fprintf(w, "\n%s\n", s.title)
@@ -104,7 +120,7 @@ func (r *result) writeText(w io.Writer) {
 			fmt.Fprintf(w, "  %s\n", row.title)
 			for _, carrier := range r.measured(row.measure, row.metric) {
 				v, _ := r.spread(row.measure, row.metric, carrier)
-				line := fmt.Sprintf("    %-12s %9s %8s  %s", carrier, number(v.median), r.ratio(row, v), v.width())
+				line := fmt.Sprintf("    %-14s %9s %8s  %s", carrier, number(v.median), r.ratio(row, v), v.width())
 				fmt.Fprintln(w, strings.TrimRight(line, " "))
 			}
 		}
@@ -114,24 +130,24 @@ func (r *result) writeText(w io.Writer) {
 	}
 }
 
-// writeMarkdown writes the tables for docs/BENCHMARKS.md: a column for each carrier.
-func (r *result) writeMarkdown(w io.Writer) {
-	fmt.Fprintf(w, "## OTP %s\n\n%s\n", r.Versions.OTP, r.provenance())
+// writeMarkdown writes the tables for docs/BENCHMARKS.md: a column for each carrier. The heading begins with these marks.
+func (r *result) writeMarkdown(w io.Writer, heading string) {
+	fmt.Fprintf(w, "%s OTP %s\n\n%s\n", heading, r.Versions.OTP, r.provenance())
 	for _, f := range r.Failures {
 		fmt.Fprintf(w, "\n**Failed:** %s\n", f)
 	}
-	for _, s := range sections() {
+	for _, s := range r.sections() {
 		rows := r.measuredRows(s)
 		if len(rows) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "\n### %s\n\n", s.title)
+		fmt.Fprintf(w, "\n%s# %s\n\n", heading, s.title)
 		for _, k := range s.plots {
 			if k.has(r) {
 				fmt.Fprintf(w, "![%s](bench/%s)\n\n", strings.ReplaceAll(k.title, "\n", " "), k.file(r))
 			}
 		}
-		columns := slices.DeleteFunc(slices.Clone(carriers), func(carrier string) bool {
+		columns := slices.DeleteFunc(slices.Clone(r.Carriers), func(carrier string) bool {
 			return !slices.ContainsFunc(rows, func(w row) bool {
 				_, ok := r.spread(w.measure, w.metric, carrier)
 				return ok
@@ -154,7 +170,7 @@ func (r *result) cell(w row, carrier string) string {
 		return " "
 	}
 	words := []string{number(v.median), v.width()}
-	if ratio := r.ratio(w, v); ratio != "" && carrier != base {
+	if ratio := r.ratio(w, v); ratio != "" && carrier != r.Base {
 		words = append([]string{"**" + ratio + "**"}, words...)
 	}
 	return " " + strings.TrimSpace(strings.Join(words, " ")) + " "
