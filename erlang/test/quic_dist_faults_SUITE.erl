@@ -1138,7 +1138,7 @@ garbage() ->
     ].
 
 channel(Fields) ->
-    Fields#{channel => 99, address => <<"nonsense">>, port => 1, credit => 1}.
+    Fields#{channel => 99, address => <<"nonsense">>, port => 1, streams => single, credit => 1}.
 
 garbage(Config, B, {Name, Bytes, Signal, Words}) ->
     ct:pal("garbage: ~w", [Name]),
@@ -1302,7 +1302,11 @@ names_that_do_not_fit(Config) ->
 keys_of_every_kind(Config) ->
     Nodes = [trusting(Config, Options) || Options <- identities(Config)],
     [connect(A, B) || A <- Nodes, B <- Nodes, A =/= B],
-    [?assertEqual([], log_lines(Node, "^(warning|error)")) || Node <- Nodes].
+    [?assertEqual([], log_lines(Node, "^(warning|error)")) || Node <- Nodes],
+    [
+        ?assertNot(is_map_key(password, maps:get(options, quic_dist_node:info(Node))))
+     || Node <- Nodes
+    ].
 
 trusting(Config, Options) ->
     start(Config, #{
