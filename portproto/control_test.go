@@ -60,10 +60,12 @@ func TestOnlyOptionalFieldsMayBeLeftOut(t *testing.T) {
 func TestErrorsShowNoValue(t *testing.T) {
 	b := etf.Append([]byte{TypeControl}, etf.Tuple{etf.Atom("configure"), etf.Map{
 		{Key: etf.Atom("cacertfile"), Value: etf.Binary("")},
+		{Key: etf.Atom("connections"), Value: etf.Uint(0)},
 		{Key: etf.Atom("hello_timeout"), Value: etf.Uint(0)},
 		{Key: etf.Atom("id"), Value: etf.Uint(0)},
 		{Key: etf.Atom("idle_timeout"), Value: etf.Uint(0)},
 		{Key: etf.Atom("keep_alive"), Value: etf.Uint(0)},
+		{Key: etf.Atom("lanes"), Value: etf.Uint(1)},
 		{Key: etf.Atom("log_level"), Value: etf.Atom("info")},
 		{Key: etf.Atom("password"), Value: etf.Atom("swordfish")},
 	}})

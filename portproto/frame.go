@@ -26,6 +26,8 @@ const (
 	MaxTargets     = 64
 	MaxAddresses   = 64
 	MaxFacts       = 32
+	MaxLanes       = 64
+	MaxConnections = 16
 	MaxCredit      = 1<<31 - 1 // of one credit frame, and of what a channel's credit may add up to
 
 	DataHeaderLen = lengthLen + dataFixed // of a whole data frame in front of its payload

@@ -111,13 +111,14 @@ func (m *Resolved) fields() []field {
 }
 
 // Dialled answers [Dial] with a new channel, on which the VM may send Credit bytes; or if it has a socket, which the VM is
-// to connect to.
+// to connect to. Streams is the mode that both nodes use.
 type Dialled struct {
 	ID      uint32
 	Channel uint32
 	Address string
 	Port    uint16
 	Credit  uint32
+	Streams Mode
 	Socket  *string // nil if left out, and so Token
 	Token   []byte  // secret
 }
@@ -133,18 +134,20 @@ func (m *Dialled) fields() []field {
 		{"id", (*u32)(&m.ID)},
 		{"port", (*u16)(&m.Port)},
 		{"socket", optionalText{&m.Socket}},
+		{"streams", &m.Streams},
 		{"token", (*optionalSecret)(&m.Token)},
 	}
 }
 
-// Accepted announces a channel that a peer opened. Node is the name it claims; Credit, Socket and Token are as in
-// [Dialled].
+// Accepted announces a channel that a peer opened. Node is the name it claims; Credit, Streams, Socket and Token are
+// as in [Dialled].
 type Accepted struct {
 	Channel uint32
 	Node    string
 	Address string
 	Port    uint16
 	Credit  uint32
+	Streams Mode
 	Socket  *string
 	Token   []byte
 }
@@ -160,6 +163,7 @@ func (m *Accepted) fields() []field {
 		{"node", (*text)(&m.Node)},
 		{"port", (*u16)(&m.Port)},
 		{"socket", optionalText{&m.Socket}},
+		{"streams", &m.Streams},
 		{"token", (*optionalSecret)(&m.Token)},
 	}
 }

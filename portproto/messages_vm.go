@@ -63,6 +63,9 @@ type Configure struct {
 	CACertFile   *string
 	LogLevel     Level
 	DataPlane    DataPlane // empty if left out, which means stdio
+	Streams      Mode
+	Lanes        int // 1 to MaxLanes
+	Connections  int // 1 to MaxConnections; 0: as many as the path needs
 }
 
 func (m *Configure) tag() etf.Atom            { return "configure" }
@@ -72,15 +75,18 @@ func (m *Configure) fields() []field {
 	return []field{
 		{"cacertfile", optionalText{&m.CACertFile}},
 		{"certfile", optionalText{&m.CertFile}},
+		{"connections", within{&m.Connections, 0, MaxConnections}},
 		{"data_plane", &m.DataPlane},
 		{"hello_timeout", (*ms)(&m.HelloTimeout)},
 		{"id", (*u32)(&m.ID)},
 		{"idle_timeout", (*ms)(&m.IdleTimeout)},
 		{"keep_alive", (*ms)(&m.KeepAlive)},
 		{"keyfile", optionalText{&m.KeyFile}},
+		{"lanes", within{&m.Lanes, 1, MaxLanes}},
 		{"log_level", &m.LogLevel},
 		{"password", (*optionalSecret)(&m.Password)},
 		{"reset_key", (*secretKey)(&m.ResetKey)},
+		{"streams", &m.Streams},
 	}
 }
 

@@ -35,6 +35,21 @@ func (v *u32) parse(t etf.Term) bool {
 func (v *u32) term() etf.Term             { return etf.Uint(*v) }
 func (v *u32) appendText(b []byte) []byte { return strconv.AppendUint(b, uint64(*v), 10) }
 
+// within is an integer from least to most.
+type within struct {
+	target      *int
+	least, most etf.Uint
+}
+
+func (v within) parse(t etf.Term) bool {
+	n, ok := parseUint(t, v.most)
+	*v.target = int(n)
+	return ok && n >= v.least
+}
+
+func (v within) term() etf.Term             { return etf.Uint(*v.target) }
+func (v within) appendText(b []byte) []byte { return strconv.AppendInt(b, int64(*v.target), 10) }
+
 // ms is a u32 of milliseconds.
 type ms time.Duration
 

@@ -51,6 +51,25 @@ func (p *DataPlane) leftOut() bool              { return *p == "" }
 func (p *DataPlane) term() etf.Term             { return etf.Atom(*p) }
 func (p *DataPlane) appendText(b []byte) []byte { return append(b, *p...) }
 
+// Mode says which frames of a channel may leave its main stream: PROTOCOL.md, section 5.
+type Mode string
+
+// The modes, all of them.
+const (
+	ModeSingle Mode = "single"
+	ModeBulk   Mode = "bulk"
+	ModeSender Mode = "sender"
+)
+
+func (m *Mode) parse(t etf.Term) bool {
+	a, ok := t.(etf.Atom)
+	*m = Mode(a)
+	return ok && (*m == ModeSingle || *m == ModeBulk || *m == ModeSender)
+}
+
+func (m *Mode) term() etf.Term             { return etf.Atom(*m) }
+func (m *Mode) appendText(b []byte) []byte { return append(b, *m...) }
+
 // Code says why a request could not be served. PROTOCOL.md, section 7, tells when each is used.
 type Code string
 

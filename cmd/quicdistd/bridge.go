@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"quic_dist/lanes"
 	"quic_dist/portproto"
 	"quic_dist/streams"
 )
@@ -250,7 +251,9 @@ func (b *bridge) configure(m *portproto.Configure, hangUp context.CancelCauseFun
 	config := streams.Config{
 		Build: build, ResetKey: m.ResetKey, Identity: identity, Log: b.log.Logger,
 		KeepAlive: m.KeepAlive, IdleTimeout: m.IdleTimeout, HelloTimeout: m.HelloTimeout,
+		Lanes: m.Lanes, Connections: m.Connections,
 	}
+	config.Streams, _ = lanes.ParseMode(string(m.Streams)) // the codec knows the same modes
 	if b.endpoint != nil {
 		err = b.endpoint.Reconfigure(config)
 	} else {
@@ -315,7 +318,7 @@ func (b *bridge) start(endpoint *streams.Endpoint, hangUp context.CancelCauseFun
 			b.open(conn, func(o opening) portproto.Frame {
 				return &portproto.Accepted{
 					Channel: o.id, Node: conn.Peer().Node, Address: o.at.Addr().String(), Port: o.at.Port(),
-					Credit: o.credit, Socket: o.socket, Token: o.token,
+					Credit: o.credit, Streams: o.streams, Socket: o.socket, Token: o.token,
 				}
 			})
 		}
@@ -399,7 +402,7 @@ func (b *bridge) dial(ctx context.Context, endpoint *streams.Endpoint, m *portpr
 	b.open(conn, func(o opening) portproto.Frame {
 		return &portproto.Dialled{
 			ID: m.ID, Channel: o.id, Address: o.at.Addr().String(), Port: o.at.Port(),
-			Credit: o.credit, Socket: o.socket, Token: o.token,
+			Credit: o.credit, Streams: o.streams, Socket: o.socket, Token: o.token,
 		}
 	})
 	return nil
@@ -407,11 +410,12 @@ func (b *bridge) dial(ctx context.Context, endpoint *streams.Endpoint, m *portpr
 
 // An opening is what the VM is told of a new channel.
 type opening struct {
-	id     uint32
-	at     netip.AddrPort
-	credit uint32  // 0 with a socket
-	socket *string // nil without one
-	token  []byte
+	id      uint32
+	at      netip.AddrPort
+	streams portproto.Mode
+	credit  uint32  // 0 with a socket
+	socket  *string // nil without one
+	token   []byte
 }
 
 // open gives a connection its channel, and tells the VM with the frame that announce makes.
@@ -423,7 +427,7 @@ func (b *bridge) open(conn *streams.Channel, announce func(opening) portproto.Fr
 		return
 	}
 	b.opened++
-	o := opening{id: b.opened, at: conn.Remote()}
+	o := opening{id: b.opened, at: conn.Remote(), streams: portproto.Mode(conn.Mode().String())}
 	var c channel
 	if b.sockets == nil {
 		o.credit = window

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"quic_dist/lanes"
 	"quic_dist/portproto"
 	"quic_dist/streams"
 )
@@ -141,6 +142,35 @@ func TestListenDialAcceptedDialled(t *testing.T) {
 	if dialled.Credit != window || accepted.Credit != window {
 		t.Errorf("credit %d and %d, want %d", dialled.Credit, accepted.Credit, window)
 	}
+	if dialled.Streams != portproto.ModeSingle || accepted.Streams != portproto.ModeSingle {
+		t.Errorf("streams %q and %q, want single", dialled.Streams, accepted.Streams)
+	}
+}
+
+// Both VMs are told the same mode: the lower of what they want.
+func TestChannelsSayTheirMode(t *testing.T) {
+	modes := []portproto.Mode{portproto.ModeSingle, portproto.ModeBulk, portproto.ModeSender}
+	for i, dialler := range modes {
+		for j, acceptor := range modes {
+			t.Run(string(dialler+"-"+acceptor), func(t *testing.T) {
+				a, b := bridged(t).greet().configureStreams(dialler), bridged(t).greet().configureStreams(acceptor)
+				a.put(a.dialMessage(b.listen(), patience()))
+				dialled, accepted := expect[*portproto.Dialled](a), expect[*portproto.Accepted](b)
+				if want := modes[min(i, j)]; dialled.Streams != want || accepted.Streams != want {
+					t.Errorf("%s and %s, want %s", dialled.Streams, accepted.Streams, want)
+				}
+			})
+		}
+	}
+}
+
+func (v *vm) configureStreams(mode portproto.Mode) *vm {
+	v.t.Helper()
+	m := v.configuration()
+	m.Streams = mode
+	v.put(m)
+	expect[*portproto.OK](v)
+	return v
 }
 
 func TestChannelsAreNumberedOnce(t *testing.T) {
@@ -349,6 +379,16 @@ func TestWordsOfStreamsAreWordsOfTheProtocol(t *testing.T) {
 	reasons := []streams.EndReason{streams.PeerClosed, streams.ConnectionLost, streams.ProtocolError, streams.Stopping}
 	for _, reason := range reasons {
 		wantAccepted(t, &portproto.Closed{Reason: portproto.Reason(reason)})
+	}
+}
+
+// A configuration's word for a mode is package lanes', and so is a channel's.
+func TestModesOfLanesAreWordsOfTheProtocol(t *testing.T) {
+	for want, word := range []portproto.Mode{portproto.ModeSingle, portproto.ModeBulk, portproto.ModeSender} {
+		mode, ok := lanes.ParseMode(string(word))
+		if !ok || mode != lanes.Mode(want) || mode.String() != string(word) {
+			t.Errorf("%s is read as %d, %v", word, mode, ok)
+		}
 	}
 }
 

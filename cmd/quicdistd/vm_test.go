@@ -277,6 +277,7 @@ func (v *vm) configuration() *portproto.Configure {
 	return &portproto.Configure{
 		ID: v.id(), ResetKey: [32]byte{1, 2, 3}, KeepAlive: scaled(5 * time.Second), IdleTimeout: scaled(30 * time.Second),
 		HelloTimeout: scaled(5 * time.Second), LogLevel: portproto.LevelInfo,
+		Streams: portproto.ModeSingle, Lanes: 8, // any bytes may be sent
 	}
 }
 

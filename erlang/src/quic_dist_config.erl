@@ -28,6 +28,9 @@
     nodes := #{node() => endpoint()},
     executable => binary(),
     data_plane := auto | socket | stdio,
+    streams := single | bulk | sender,
+    lanes := 1..64,
+    connections := auto | 1..16,
     log_level := error | warning | notice | info | debug,
     sources := #{atom() => source()}
 }.
@@ -41,7 +44,14 @@
     {bad_option, Key :: term(), Value :: term(), source(), Accepted :: string()}
     | {bad_source, source(), Found :: string(), Accepted :: string()}.
 
--define(DEFAULTS, #{nodes => #{}, data_plane => auto, log_level => notice}).
+-define(DEFAULTS, #{
+    nodes => #{},
+    data_plane => auto,
+    streams => bulk,
+    lanes => 8,
+    connections => auto,
+    log_level => notice
+}).
 
 %% @doc All options from all sources.
 -spec read() -> {ok, options()} | {error, error()}.
@@ -116,6 +126,21 @@ accept(data_plane, Value) ->
         true -> {ok, Value};
         false -> {error, "auto, socket or stdio"}
     end;
+accept(streams, Value) ->
+    case lists:member(Value, [single, bulk, sender]) of
+        true -> {ok, Value};
+        false -> {error, "single, bulk or sender"}
+    end;
+accept(lanes, Value) when is_integer(Value), Value >= 1, Value =< 64 ->
+    {ok, Value};
+accept(lanes, _) ->
+    {error, "1 to 64"};
+accept(connections, Value) when
+    Value =:= auto; is_integer(Value), Value >= 1, Value =< 16
+->
+    {ok, Value};
+accept(connections, _) ->
+    {error, "auto, or 1 to 16"};
 accept(log_level, Value) ->
     case lists:member(Value, [error, warning, notice, info, debug]) of
         true -> {ok, Value};
@@ -124,7 +149,7 @@ accept(log_level, Value) ->
 accept(_, _) ->
     {error,
         "one of certfile, keyfile, password, cacertfile, listen_address, listen_port, nodes, "
-        "executable, data_plane, log_level"}.
+        "executable, data_plane, streams, lanes, connections, log_level"}.
 
 nonempty_text(Value, Accepted) ->
     case text(Value) of

@@ -27,7 +27,7 @@
 -export([options/0, info/0]).
 -export([callback_mode/0, init/1, terminate/3, format_status/1]).
 -export([down/3, starting/3, configuring/3, up/3]).
--export_type([channel/0, listener/0, reason/0]).
+-export_type([channel/0, listener/0, reason/0, streams/0]).
 
 -type listener() :: #{
     node := binary(),
@@ -44,13 +44,18 @@
     port := port(),
     address := inet:ip_address(),
     udp_port := inet:port_number(),
+    streams := streams(),
     credit := non_neg_integer(),
     socket => binary(),
     token => binary()
 }.
-%% A channel: its number, the Erlang port of its sidecar, where the peer's sidecar is, and the way
-%% its data takes: the bytes that may be written to the port at first; or the path of a
-%% socket and the token that opens it.
+%% A channel: its number, the Erlang port of its sidecar, where the peer's sidecar is, the mode that
+%% both sidecars use, and the way its data takes: the bytes that may be written to the port at
+%% first; or the path of a socket and the token that opens it.
+
+-type streams() :: single | bulk | sender.
+%% What may leave the main stream of a channel: nothing, fragmented messages, or all that names its
+%% sender.
 
 -type reason() :: {Code :: atom(), Text :: string()}.
 %% Code is one of portproto/PROTOCOL.md, section 7, or `down': there is no sidecar.
@@ -158,7 +163,8 @@ options() ->
     call(options, ?CALL_TIMEOUT).
 
 %% @doc What is known of the sidecar: `state' (`up', or why not), `executable', `os_pid', `listen'
-%% (IP address and UDP port, or `undefined') and the number of `channels'.
+%% (IP address and UDP port, or `undefined'), the `options' in use, defaults included, and the
+%% number of `channels'.
 -spec info() -> #{atom() => term()} | {error, reason()}.
 info() ->
     call(info, ?CALL_TIMEOUT).
@@ -419,6 +425,11 @@ info(State, #data{listener = Listener, pipe = Pipe} = Data) ->
                 #{bound := Bound} -> Bound;
                 _ -> undefined
             end,
+        options =>
+            case Data#data.config of
+                {ok, Options} -> maps:without([password, sources], Options);
+                {error, _} -> undefined
+            end,
         channels => quic_dist_users:count(Data#data.users)
     }.
 
@@ -454,10 +465,11 @@ open(File, Data0) ->
     end.
 
 configure(#data{config = {ok, Options}, reset_key = ResetKey} = Data0) ->
-    Given = [certfile, keyfile, password, cacertfile, log_level, data_plane],
+    Given = [certfile, keyfile, password, cacertfile, log_level, data_plane, streams, lanes],
     Fields = maps:with(Given, Options),
     Configure = Fields#{
         id => 0,
+        connections => connections(Options),
         reset_key => ResetKey,
         keep_alive => ?KEEP_ALIVE,
         idle_timeout => idle_timeout(),
@@ -465,6 +477,9 @@ configure(#data{config = {ok, Options}, reset_key = ResetKey} = Data0) ->
     },
     Data = send(configure, Configure, Data0),
     {next_state, configuring, Data, [{state_timeout, ?HELLO_TIMEOUT, configure}]}.
+
+connections(#{connections := auto}) -> 0;
+connections(#{connections := Most}) -> Most.
 
 restore_listener(#data{listener = undefined} = Data) ->
     enter_up(Data);
@@ -657,7 +672,7 @@ answered(dialled, Fields, _, {Pid, _} = From, Data) ->
     answer(From, {ok, Channel}, own(Channel, Pid, Data)).
 
 channel(#{channel := Id, address := Address, port := UdpPort} = Fields, Data) ->
-    Path = maps:with([credit, socket, token], Fields),
+    Path = maps:with([streams, credit, socket, token], Fields),
     Path#{
         id => Id,
         port => Data#data.port,

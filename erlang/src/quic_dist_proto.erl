@@ -58,6 +58,7 @@
 
 -type field_type() ::
     u16 | u32 | text | bytes
+    | {integer, Min :: non_neg_integer(), Max :: pos_integer()}
     | {bytes, Size :: pos_integer()}
     | {atom, [atom()]}
     | {list, field_type(), Min :: non_neg_integer(), Max :: pos_integer()}
@@ -166,6 +167,7 @@ where(Tag, Name) ->
 value({optional, Type}, Read) -> value(Type, Read);
 value(u16, N) when is_integer(N), N >= 0, N =< 16#ffff -> {ok, N};
 value(u32, N) when is_integer(N), N >= 0, N =< 16#ffffffff -> {ok, N};
+value({integer, Min, Max}, N) when is_integer(N), N >= Min, N =< Max -> {ok, N};
 value(bytes, B) when is_binary(B) -> {ok, B};
 value({bytes, Size}, B) when byte_size(B) =:= Size -> {ok, B};
 value(text, B) when is_binary(B), byte_size(B) =< ?MAX_TEXT ->
@@ -197,6 +199,8 @@ values(Reads, Types) ->
 
 type({optional, Type}) -> type(Type);
 type(Type) when is_atom(Type) -> atom_to_binary(Type);
+type({integer, Min, Max}) ->
+    ["an integer from ", integer_to_binary(Min), " to ", integer_to_binary(Max)];
 type({bytes, Size}) -> [integer_to_binary(Size), " bytes"];
 type({atom, Atoms}) -> ["one of ", lists:join(", ", [atom_to_binary(A) || A <- Atoms])];
 type({tuple, Types}) -> ["{", lists:join(", ", [type(T) || T <- Types]), "}"];
@@ -355,15 +359,18 @@ messages(vm) ->
         {configure, [
             {cacertfile, {optional, text}},
             {certfile, {optional, text}},
+            {connections, {integer, 0, 16}},
             {data_plane, {optional, {atom, [auto, socket, stdio]}}},
             {hello_timeout, u32},
             {id, u32},
             {idle_timeout, u32},
             {keep_alive, u32},
             {keyfile, {optional, text}},
+            {lanes, {integer, 1, 64}},
             {log_level, log_level()},
             {password, {optional, bytes}},
-            {reset_key, {bytes, 32}}
+            {reset_key, {bytes, 32}},
+            {streams, streams()}
         ]},
         {listen, [{address, text}, {id, u32}, {node, text}, {port_max, u16}, {port_min, u16}]},
         {close_listener, [{id, u32}]},
@@ -393,6 +400,7 @@ messages(sidecar) ->
             {id, u32},
             {port, u16},
             {socket, {optional, text}},
+            {streams, streams()},
             {token, {optional, bytes}}
         ]},
         {accepted, [
@@ -402,11 +410,15 @@ messages(sidecar) ->
             {node, text},
             {port, u16},
             {socket, {optional, text}},
+            {streams, streams()},
             {token, {optional, bytes}}
         ]},
         {closed, [{channel, u32}, {reason, close_reason()}, {text, text}]},
         {log, [{facts, {list, {tuple, [text, text]}, 0, 32}}, {level, log_level()}, {what, text}]}
     ].
+
+streams() ->
+    {atom, [single, bulk, sender]}.
 
 log_level() ->
     {atom, [error, warning, notice, info, debug]}.

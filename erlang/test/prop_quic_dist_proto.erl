@@ -4,6 +4,7 @@
 -include_lib("proper/include/proper.hrl").
 
 -export([prop_messages_survive_the_wire/0, prop_data_and_credit_survive_the_wire/0,
+         prop_integers_have_bounds/0,
          prop_any_bytes_are_answered/0, prop_any_term_is_answered/0,
          prop_damaged_frames_are_answered/0]).
 
@@ -19,6 +20,15 @@ prop_data_and_credit_survive_the_wire() ->
                 Credit = quic_dist_proto:credit(Channel, Bytes),
                 {data, Channel, Payload} =:= quic_dist_proto:decode(Data)
                     andalso {credit, Channel, Bytes} =:= quic_dist_proto:decode(Credit)
+            end).
+
+prop_integers_have_bounds() ->
+    ?FORALL({{Tag, Fields}, {Name, {integer, Min, Max}}, N},
+            {configure(), oneof([Field || {_, {integer, _, _}} = Field <- configure_fields()]),
+             oneof([integer(), integer(-16#80000000, 16#1ffffffff)])},
+            case quic_dist_proto:decode(vm, encode(Tag, Fields#{Name := N})) of
+                {control, Tag, #{Name := N}} -> N >= Min andalso N =< Max;
+                {error, bad_field, _} -> N < Min orelse N > Max
             end).
 
 prop_any_bytes_are_answered() ->
@@ -68,16 +78,26 @@ likely_term() ->
 channel() ->
     range(0, 16#ffffffff).
 
+configure_fields() ->
+    {configure, Types} = lists:keyfind(configure, 1, quic_dist_proto:messages(vm)),
+    Types.
+
+configure() ->
+    message_of(configure, configure_fields()).
+
 message(From) ->
-    ?LET({Tag, Types}, oneof(quic_dist_proto:messages(From)),
-         ?LET(Pairs, [{Name, field(Type)} || {Name, Type} <- Types],
-              {Tag, maps:from_list([Pair || {_, Value} = Pair <- Pairs, Value =/= absent])})).
+    ?LET({Tag, Types}, oneof(quic_dist_proto:messages(From)), message_of(Tag, Types)).
+
+message_of(Tag, Types) ->
+    ?LET(Pairs, [{Name, field(Type)} || {Name, Type} <- Types],
+         {Tag, maps:from_list([Pair || {_, Value} = Pair <- Pairs, Value =/= absent])}).
 
 field({optional, Type}) -> oneof([absent, field(Type)]);
 field(u16) -> integer(0, 16#ffff);
 field(u32) -> oneof([integer(0, 300), integer(0, 16#ffffffff)]);
 field(text) -> ?LET(L, list(oneof([range($\s, $~), range(0, 16#d7ff), range(16#e000, 16#10ffff)])),
                     unicode:characters_to_binary(L));
+field({integer, Min, Max}) -> range(Min, Max);
 field(bytes) -> binary();
 field({bytes, Size}) -> binary(Size);
 field({atom, Atoms}) -> oneof(Atoms);

@@ -726,18 +726,23 @@ configuration_sources(_Config) ->
     [P1, P2, P3, P4, P5] = [port() || _ <- lists:seq(1, 5)],
     Terms = write("terms.config", io_lib:format("{listen_port, ~w}.~n{log_level, info}.~n", [P2])),
     List = write("list.config", io_lib:format("[{listen_port, ~w}].~n", [P3])),
-    Sys = write("sys.config", io_lib:format("[{quic_dist, [{listen_port, ~w}]}].~n", [P4])),
+    Sys = write(
+        "sys.config", io_lib:format("[{quic_dist, [{listen_port, ~w}, {lanes, 2}]}].~n", [P4])
+    ),
+    Flags = ["listen_port", integer_to_list(P1), "streams", "sender", "connections", "3"],
     [
         begin
             Name = quic_dist_node:unique("n") ++ "@127.0.0.1",
             Node = start(#{name => {long, Name}, args => ["-no_epmd" | Args]}),
-            ?assertEqual({{127, 0, 0, 1}, Port}, listens(Node))
+            ?assertEqual({{127, 0, 0, 1}, Port}, listens(Node)),
+            #{options := Options} = quic_dist_node:info(Node),
+            ?assertEqual(Others, maps:with(maps:keys(Others), Options))
         end
-     || {Port, Args} <- [
-            {P1, ["-quic_dist", "listen_port", integer_to_list(P1), "log_level", "info"]},
-            {P2, ["-quic_dist_optfile", Terms]},
-            {P3, ["-quic_dist_optfile", List]},
-            {P4, ["-config", Sys]}
+     || {Port, Args, Others} <- [
+            {P1, ["-quic_dist" | Flags], #{streams => sender, connections => 3, lanes => 8}},
+            {P2, ["-quic_dist_optfile", Terms], #{log_level => info, streams => bulk}},
+            {P3, ["-quic_dist_optfile", List], #{log_level => notice, connections => auto}},
+            {P4, ["-config", Sys], #{lanes => 2}}
         ]
     ],
     Later = start(#{name => none, args => ["-no_epmd"]}),
@@ -805,6 +810,9 @@ wrong_options() ->
         {["-quic_dist", "listen_address", "10.0.0"], ["listen_address", "10.0.0", Flag, "::1"]},
         {["-quic_dist", "nodes", "[{a, b}]"], ["nodes", Flag, "a list of {Node, Host, UdpPort}"]},
         {["-quic_dist", "log_level", "loud"], ["log_level", "loud", Flag, "warning, notice"]},
+        {["-quic_dist", "streams", "two"], ["streams = two", Flag, "single, bulk or sender"]},
+        {["-quic_dist", "lanes", "65"], ["lanes = 65", Flag, "1 to 64"]},
+        {["-quic_dist", "connections", "0"], ["connections = 0", Flag, "auto, or 1 to 16"]},
         {["-quic_dist", "keyfile", "/k.pem"], ["keyfile", "/k.pem", Flag, "with certfile"]},
         {["-quic_dist", "certfile", Missing], ["certfile", Missing, "no such file"]},
         {["-quic_dist", "executable", Missing], [Missing ++ ": no such file", "make build"]},

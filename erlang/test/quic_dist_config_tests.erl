@@ -17,6 +17,9 @@ nothing_given_test() ->
     ?assertEqual(#{}, maps:get(nodes, Options)),
     ?assertEqual(notice, maps:get(log_level, Options)),
     ?assertEqual(auto, maps:get(data_plane, Options)),
+    ?assertEqual(bulk, maps:get(streams, Options)),
+    ?assertEqual(8, maps:get(lanes, Options)),
+    ?assertEqual(auto, maps:get(connections, Options)),
     Optional = [certfile, keyfile, password, cacertfile, listen_address, listen_port, executable],
     ?assertEqual([], [Key || Key <- Optional, is_map_key(Key, Options)]).
 
@@ -64,6 +67,9 @@ accepted() ->
             {nodes, [{'a@b', "x", 1}, {'a@b', "y", 2}], #{'a@b' => {<<"x">>, 1}}}
         ] ++
         [{data_plane, Plane, Plane} || Plane <- [auto, socket, stdio]] ++
+        [{streams, Mode, Mode} || Mode <- [single, bulk, sender]] ++
+        [{lanes, N, N} || N <- [1, 8, 64]] ++
+        [{connections, K, K} || K <- [auto, 1, 16]] ++
         [{log_level, Level, Level} || Level <- [error, warning, notice, info, debug]].
 
 %% Each option refuses these values, with its own words for what it takes.
@@ -110,6 +116,9 @@ refused() ->
                 ],
                 "a list of {Node, Host, UdpPort}"},
             {data_plane, [tcp, "stdio", true], "auto, socket or stdio"},
+            {streams, [auto, one, "bulk", <<"bulk">>, true, 1, [bulk]], "single, bulk or sender"},
+            {lanes, [0, 65, -1, 8.0, "8", auto, {1, 64}], "1 to 64"},
+            {connections, [0, 17, -1, 1.0, "1", "auto", any, {1, 16}], "auto, or 1 to 16"},
             {log_level, [warn, all, none, "info", 7, emergency], "error, warning, notice, info"}
         ].
 
@@ -137,6 +146,9 @@ known() ->
         nodes,
         executable,
         data_plane,
+        streams,
+        lanes,
+        connections,
         log_level
     ].
 

@@ -28,7 +28,8 @@
     udp_port_taken_meanwhile/1,
     distribution_stopped/1,
     simultaneous_connects_while_sidecars_die/1,
-    stopped_receiver/1
+    stopped_receiver/1,
+    refused_flags/1
 ]).
 -export([
     no_executable/1,
@@ -161,7 +162,8 @@ life() ->
         distribution_stopped_while_connecting,
         a_hundred_reconnects,
         simultaneous_connects_while_sidecars_die,
-        stopped_receiver
+        stopped_receiver,
+        refused_flags
     ].
 
 init_per_suite(Config) ->
@@ -889,6 +891,83 @@ count(N, Each) ->
         {Other, _} -> {after_message, N - 1, came, Other}
     end.
 
+%% The atom cache is refused by whichever side knows its channel's mode to be another than single,
+%% be it the one that dials or the one that accepts, and by nobody else; what is sent arrives.
+refused_flags(Config) ->
+    Single = #{quic_dist => [{streams, single}]},
+    A = start_observed(Config, Single),
+    [
+        begin
+            B = start_observed(Config, Options),
+            ?assertEqual([single, Mode], handshake(A, B)),
+            true = call(B, erlang, disconnect_node, [maps:get(node, A)]),
+            ?assertEqual([Mode, single], handshake(B, A)),
+            quic_dist_node:stop(B)
+        end
+     || {Mode, Options} <- [
+            {single, Single},
+            {bulk, announcing(Config, "bulk")},
+            {sender, announcing(Config, "sender")}
+        ]
+    ],
+    %% Sidecars that mean it.
+    C = start_observed(Config, #{}),
+    D = start_observed(Config, #{}),
+    ?assertEqual([bulk, bulk], handshake(C, D)).
+
+%% Options of a node whose sidecar says that its channels have this mode, and keeps to one stream.
+announcing(Config, Mode) ->
+    #{
+        quic_dist => [{executable, fixture(Config, "fakesidecar")}, {streams, single}],
+        env => [
+            {"QUIC_DIST_FAKE_REAL", fixture(Config, "quicdistd")},
+            {"QUIC_DIST_FAKE_STREAMS", Mode}
+            | fake_env("announce")
+        ]
+    }.
+
+%% A node that tells this process of each of its handshakes: {handshake, Node's name, the channel's
+%% mode, the flags that both sides have agreed on}.
+start_observed(Config, Options) ->
+    #{node := Name} = Node = start(Config, Options),
+    Self = self(),
+    call(Node, fun() ->
+        {module, _} = code:ensure_loaded(quic_dist_plane),
+        Tracer = spawn(fun() -> observe(Self, Name, undefined) end),
+        _ = erlang:trace(all, true, [call, {tracer, Tracer}]),
+        1 = erlang:trace_pattern({quic_dist_plane, open, 1}, true, []),
+        1 = erlang:trace_pattern({erlang, setnode, 3}, true, []),
+        ok
+    end),
+    Node.
+
+observe(Self, Name, Mode) ->
+    receive
+        {trace, _, call, {quic_dist_plane, open, [#{streams := Streams}]}} ->
+            observe(Self, Name, Streams);
+        {trace, _, call, {erlang, setnode, [_, _, {Flags, _}]}} ->
+            tell(Self, {handshake, Name, Mode, Flags}),
+            observe(Self, Name, undefined)
+    end.
+
+%% Connects two nodes, checks the flags that they agree on, and returns each one's mode.
+handshake(A, #{node := NameB} = B) ->
+    connect(A, B),
+    Seen = [
+        receive
+            {handshake, Name, Mode, Flags} -> {Mode, Flags}
+        after scale(5000) ->
+            error({no_handshake, Name, quic_dist_node:flush()})
+        end
+     || #{node := Name} <- [A, B]
+    ],
+    {Modes, [Agreed, Agreed]} = lists:unzip(Seen),
+    Refused = call(A, dist_util, strict_order_flags, []) band (bnot Agreed),
+    ?assertEqual(Modes =/= [single, single], Refused =/= 0, {Modes, Agreed}),
+    Atoms = [list_to_atom("atom" ++ integer_to_list(N)) || N <- lists:seq(1, 1000)],
+    ?assertEqual(Atoms, call(A, erpc, call, [NameB, lists, reverse, [lists:reverse(Atoms)]])),
+    Modes.
+
 %% Booting with something that is not as it should be
 
 %% Boots erl and asserts that it gives up with one message, which has all these words.
@@ -1138,7 +1217,7 @@ garbage() ->
     ].
 
 channel(Fields) ->
-    Fields#{channel => 99, address => <<"nonsense">>, port => 1, credit => 1}.
+    Fields#{channel => 99, address => <<"nonsense">>, port => 1, streams => single, credit => 1}.
 
 garbage(Config, B, {Name, Bytes, Signal, Words}) ->
     ct:pal("garbage: ~w", [Name]),
@@ -1302,7 +1381,11 @@ names_that_do_not_fit(Config) ->
 keys_of_every_kind(Config) ->
     Nodes = [trusting(Config, Options) || Options <- identities(Config)],
     [connect(A, B) || A <- Nodes, B <- Nodes, A =/= B],
-    [?assertEqual([], log_lines(Node, "^(warning|error)")) || Node <- Nodes].
+    [?assertEqual([], log_lines(Node, "^(warning|error)")) || Node <- Nodes],
+    [
+        ?assertNot(is_map_key(password, maps:get(options, quic_dist_node:info(Node))))
+     || Node <- Nodes
+    ].
 
 trusting(Config, Options) ->
     start(Config, #{

@@ -102,7 +102,8 @@ refused_frames_make_no_atoms_test() ->
 
 refusals_do_not_show_values_test() ->
     Timeouts = #{keep_alive => 1, idle_timeout => 1, hello_timeout => 1},
-    Fields = Timeouts#{id => 1, reset_key => <<"secret">>, password => <<>>, log_level => info},
+    Numbers = Timeouts#{id => 1, lanes => 1, connections => 0},
+    Fields = Numbers#{reset_key => <<"secret">>, password => <<>>, log_level => info},
     {error, bad_field, Text} = quic_dist_proto:decode(vm, encode({control, configure, Fields})),
     ?assertEqual(nomatch, string:find(Text, "secret")).
 

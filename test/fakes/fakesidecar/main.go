@@ -1,8 +1,9 @@
 //go:build unix
 
 // Fakesidecar stands in for quicdistd in tests of the VM's side: it breaks the control protocol in the way that the
-// environment variable QUIC_DIST_FAKE names. Proxy is the one that works: it runs the real quicdistd, passes frames on, and
-// puts in between them what a test has asked for.
+// environment variable QUIC_DIST_FAKE names. Two of the ways work: proxy runs the real quicdistd, passes frames on, and
+// puts in between them what a test has asked for; announce becomes the real quicdistd but for the mode of its channels,
+// which is that of QUIC_DIST_FAKE_STREAMS.
 package main
 
 import (
@@ -17,6 +18,8 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"quic_dist/portproto"
 )
@@ -48,6 +51,10 @@ func main() {
 		listen()
 	case "proxy":
 		os.Exit(proxy())
+	case "announce":
+		announce()
+	case "rewrite": // the other half of announce
+		rewrite(portproto.Mode(os.Getenv("QUIC_DIST_FAKE_STREAMS")))
 	default:
 		check(fmt.Errorf("QUIC_DIST_FAKE=%s is no mode", mode))
 	}
@@ -116,5 +123,40 @@ func proxy() int {
 		return exit.ExitCode()
 	default:
 		return 1
+	}
+}
+
+// announce turns this process into the real quicdistd, whose sockets are for the VM that started this very process. What
+// it says goes to the VM through a child, which ends with it.
+func announce() {
+	self, err := os.Executable()
+	check(err)
+	in, out, err := os.Pipe()
+	check(err)
+	child := exec.Command(self)
+	child.Env = append(os.Environ(), "QUIC_DIST_FAKE=rewrite")
+	child.Stdin, child.Stdout, child.Stderr = in, os.Stdout, os.Stderr
+	check(child.Start())
+	check(unix.Dup2(int(out.Fd()), unix.Stdout))
+	real := os.Getenv("QUIC_DIST_FAKE_REAL")
+	check(syscall.Exec(real, []string{real}, os.Environ()))
+}
+
+// rewrite passes frames on, and puts mode into those that announce a channel.
+func rewrite(mode portproto.Mode) {
+	for r := portproto.NewReader(os.Stdin); ; {
+		body, err := r.Next()
+		if err != nil {
+			return
+		}
+		f, err := portproto.ParseFromSidecar(body)
+		check(err)
+		switch m := f.(type) {
+		case *portproto.Dialled:
+			m.Streams = mode
+		case *portproto.Accepted:
+			m.Streams = mode
+		}
+		say(f)
 	}
 }
