@@ -82,6 +82,8 @@
     wait_until/3
 ]).
 
+-import(quic_dist_fixtures, [shell/2, vsn/0]).
+
 -define(NODES, ?MODULE).
 -define(CASE, "QUIC_DIST_TEST_CASE").
 -define(MB, 1048576).
@@ -1364,39 +1366,17 @@ refused(From, To = #{node := Name}, Words) ->
 fixture(Config, Name) ->
     filename:join(?config(fixtures, Config), Name).
 
-vsn() ->
-    File = filename:join(quic_dist_node:ebin(), "quic_dist.app"),
-    {ok, [{application, quic_dist, Keys}]} = file:consult(File),
-    list_to_binary(proplists:get_value(vsn, Keys)).
-
-%% The top of the repository: where _build/default/lib/quic_dist/ebin is.
-top() ->
-    lists:foldl(fun(_, Dir) -> filename:dirname(Dir) end, quic_dist_node:ebin(), lists:seq(1, 5)).
-
 fixtures() ->
-    Dir =
-        case os:getenv("QUIC_DIST_TEST_FIXTURES") of
-            false -> filename:join([top(), "_build", "test-fixtures"]);
-            Given -> Given
-        end,
-    ok = filelib:ensure_dir(filename:join(Dir, "x")),
-    case {os:find_executable("go"), os:find_executable("openssl")} of
-        {false, _} -> ct:pal("no go here: using what is in ~ts", [Dir]);
-        {_, false} -> ct:pal("no openssl here: using what is in ~ts", [Dir]);
-        _ -> make_fixtures(Dir)
+    Dir = quic_dist_fixtures:dir(),
+    quic_dist_fixtures:build([" -o ", Dir, "/"], "./test/fakes/..."),
+    quic_dist_fixtures:quicdistd("quicdistd", #{}),
+    quic_dist_fixtures:quicdistd("quicdistd-9.9.9", #{vsn => "9.9.9"}),
+    case {os:find_executable("openssl"), filelib:is_regular(filename:join(Dir, "certificates"))} of
+        {false, _} -> ct:pal("no openssl here: using what is in ~ts", [Dir]);
+        {_, false} -> make_certificates(Dir);
+        {_, true} -> ok
     end,
     Dir.
-
-make_fixtures(Dir) ->
-    Build = "CGO_ENABLED=0 go build -trimpath -buildvcs=false",
-    Quicdistd = fun(Version, Name) ->
-        Flags = [" -ldflags '-X main.build=", Version, "' -o ", Dir, "/", Name],
-        shell(top(), [Build, Flags, " ./cmd/quicdistd"])
-    end,
-    shell(top(), [Build, " -o ", Dir, "/ ./test/fakes/..."]),
-    Quicdistd(vsn(), "quicdistd"),
-    Quicdistd("9.9.9", "quicdistd-9.9.9"),
-    filelib:is_regular(filename:join(Dir, "certificates")) orelse make_certificates(Dir).
 
 make_certificates(Dir) ->
     Write = fun(Name, Text) -> ok = file:write_file(filename:join(Dir, Name), Text) end,
@@ -1441,12 +1421,3 @@ make_certificates(Dir) ->
     %% openssl x509 takes no date in the past, but a negative number of days.
     Certificate("expired", Ec, "ca", "leaf", "-days -1"),
     Write("certificates", "These are made once. Remove this file to have them made again.\n").
-
-shell(Dir, Command) ->
-    Checked = ["cd '", Dir, "' && { ", Command, "; } 2>&1; echo status=$?"],
-    Line = unicode:characters_to_list(Checked),
-    Output = os:cmd(Line),
-    case string:find(Output, "status=0\n", trailing) of
-        nomatch -> error({Line, Output});
-        _ -> ok
-    end.
