@@ -97,8 +97,8 @@ func (c *socketChannel) collect(socket *net.UnixConn) {
 		if err != nil {
 			// The VM has closed it or has died, or this is our own close after the peer's end. An error other than end of
 			// file says that the VM had not read everything; what it sent has been read by now.
+			c.finish(closeLinger) // before the peer can answer the end
 			c.out.seal()
-			c.finish(closeLinger)
 			// Nobody reads what is still to be written to it.
 			_ = socket.SetWriteDeadline(time.Now())
 			return
