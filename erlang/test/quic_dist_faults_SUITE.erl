@@ -524,8 +524,8 @@ distribution_stopped_while_connecting(Config) ->
         ]
     end).
 
-%% Connections that come and go leave nothing behind, neither in the VMs nor in the sidecars. There are
-%% two hundred, or as many as QUIC_DIST_TEST_CHANNELS says.
+%% Connections that come and go leave nothing behind, neither in the VMs nor in the sidecars. There
+%% are two hundred, or as many as QUIC_DIST_TEST_CHANNELS says.
 many_reconnects(Config) ->
     A = #{node := NodeA} = start(Config, #{}),
     B = #{node := NodeB} = start(Config, #{}),
@@ -544,8 +544,8 @@ many_reconnects(Config) ->
     lists:foreach(Reconnect, lists:seq(1, Count)),
     same_resources(A, AtFirst),
     same_resources(B, PeerAtFirst),
-    %% Go's runtime keeps threads that it has started, and memory for a while. A QUIC connection alone
-    %% would be 50 KB and more.
+    %% Go's runtime keeps threads that it has started, and memory for a while. A QUIC connection
+    %% alone would be 50 KB and more.
     Slack = #{descriptors => 0, threads => 8, bytes => 4 * ?MB + 500 * Count},
     NoMore = fun({Old, New}) ->
         lists:all(

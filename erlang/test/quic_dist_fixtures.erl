@@ -18,8 +18,8 @@ dir() ->
     ok = filelib:ensure_dir(filename:join(Dir, "x")),
     Dir.
 
-%% @doc Builds a quicdistd, with the library's version unless `vsn' says otherwise and with the build
-%% tags of `tags'. Returns the file, which is `Name' in the folder; it may have a folder of its own.
+%% @doc Builds a quicdistd, with the library's version unless `vsn' says otherwise and with the
+%% build tags of `tags'. Returns the file, which is `Name' in the folder, or in one below.
 -spec quicdistd(Name :: string(), #{vsn => iodata(), tags => string()}) -> file:filename().
 quicdistd(Name, Options) ->
     File = filename:join(dir(), Name),

@@ -2,8 +2,8 @@
 %%
 %% Erlang promises that signals from one process to another arrive in the order in which they were
 %% sent, whatever address they were sent to. Each case takes the next message of a process, whatever
-%% it is, and fails with the one that it should have been and the one that came. A connection that is lost is a failure, too: that is how the emulator
-%% answers some signals that come too early.
+%% it is, and fails with the one that it should have been and the one that came. A connection that
+%% is lost is a failure, too: that is how the emulator answers some signals that come too early.
 %%
 %% Each case is run for many rounds, by several processes at once. Four rounds in sequence differ
 %% in which messages are large, that is, fragmented: none, every second from the second or from
@@ -107,7 +107,8 @@ end_per_suite(_Config) ->
     quic_dist_node:end_run().
 
 init_per_group(wrong_key, Config) ->
-    Executable = quic_dist_fixtures:quicdistd("wrongkey/quicdistd", #{tags => "lanedelay,wrongkey"}),
+    Build = #{tags => "lanedelay,wrongkey"},
+    Executable = quic_dist_fixtures:quicdistd("wrongkey/quicdistd", Build),
     [{nodes, delayed(Executable, [{streams, sender}])}, {pair, {?MODULE, wrong_key}} | Config];
 init_per_group(Group, Config) ->
     {Group, Carrier, Options, _} = lists:keyfind(Group, 1, modes()),
@@ -171,9 +172,9 @@ forget_pair(Config) ->
 
 %% Rounds
 
-%% Does rounds on the first node: calls Round there with the second node's name and the number of the
-%% round, in several processes at once, whose mailboxes are empty but for what a round brings. They
-%% trap exits, and are told if the connection is lost.
+%% Does rounds on the first node: calls Round there with the second node's name and the number of
+%% the round, in several processes at once, whose mailboxes are empty but for what a round brings.
+%% They trap exits, and are told if the connection is lost.
 run(Config, Round) ->
     run(Config, rounds(), ?WORKERS, Round).
 
@@ -237,8 +238,16 @@ send(To, Round, N) ->
 
 %% They are the next ones, and come in order.
 hear(Round, Count) ->
-    [?next({message, Round, N, _}) || N <- lists:seq(1, Count)],
+    [hear_one(Round, N) || N <- lists:seq(1, Count)],
     ok.
+
+hear_one(Round, N) ->
+    receive
+        {message, Round, N, _} -> ok;
+        Came -> out_of_order({message, Round, N}, Came)
+    after scale(30000) ->
+        exit({never_came, {message, Round, N}})
+    end.
 
 %% The next ones are as many messages of a round, of senders that have no order among themselves.
 hear_any(Round, Count) ->
@@ -252,7 +261,7 @@ elsewhere(Fun) ->
         {'DOWN', Monitor, process, Pid, normal} -> ok
     end.
 
-%% A process that got everything in order ends with this reason, and is the next one that does.
+%% The end of a process that got everything in order.
 in_order(Round) ->
     exit({in_order, Round}).
 
@@ -276,7 +285,8 @@ spawn_requests(Config) ->
         ?next({'DOWN', Ref, process, Pid, {in_order, Round}})
     end).
 
-%% A process that ends at once was spawned before it was down, also if arguments and reason are large.
+%% A process that ends at once was spawned before it was down, also if argument and reason are
+%% large.
 spawned_and_monitored(Config) ->
     run(Config, fun(NodeB, Round) ->
         Argument = content(Round, 1),
@@ -426,9 +436,20 @@ first_messages(Config) ->
     run(Config, 1 + rounds() div 4, 1, fun(NodeB, Round) ->
         Self = self(),
         Receivers = [
-            spawn(NodeB, fun() ->
-                Self ! try hear(Round, 12) of ok -> {in_order, Round} catch exit:Reason -> Reason end
-            end)
+            begin
+                %% Nothing of theirs hangs on the connection: they are monitored over there.
+                spawn(NodeB, fun() ->
+                    {Receiver, Monitor} = spawn_monitor(fun() ->
+                        hear(Round, 12),
+                        in_order(Round)
+                    end),
+                    Self ! {receiver, Round, Receiver},
+                    receive
+                        {'DOWN', Monitor, process, Receiver, Reason} -> Self ! Reason
+                    end
+                end),
+                ?next({receiver, Round, Pid}, Pid)
+            end
          || _ <- [1, 2, 3]
         ],
         Senders = [
@@ -455,7 +476,7 @@ group_leaders(Config) ->
         {Pid, Monitor} = spawn_monitor(NodeB, fun() ->
             [
                 begin
-                    ?next({message, Round, N, _}),
+                    hear_one(Round, N),
                     is_led(lists:nthtail(N - 1, Leaders))
                 end
              || N <- lists:seq(1, 4)
