@@ -93,8 +93,8 @@ func (c *socketChannel) collect(socket *net.UnixConn) {
 		if err != nil {
 			// The VM has closed it or has died, or this is our own close after the peer's end. An error other than end of
 			// file says that the VM had not read everything; what it sent has been read by now.
-			c.conn.CloseWrite() // the peer confirms by closing
-			c.finish(closeLinger)
+			c.finish(closeLinger) // before the peer can answer the end
+			c.conn.CloseWrite()
 			// Nobody reads what is still to be written to it.
 			_ = socket.SetWriteDeadline(time.Now())
 			return

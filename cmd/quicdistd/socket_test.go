@@ -38,6 +38,12 @@ type appointment struct {
 func appoint(t *testing.T, a, b *vm) (onA, onB appointment) {
 	t.Helper()
 	a.put(a.dialMessage(b.listen(), patience()))
+	return appointed(t, a, b)
+}
+
+// appointed takes the answer to a dial from a to b.
+func appointed(t *testing.T, a, b *vm) (onA, onB appointment) {
+	t.Helper()
 	dialled, accepted := expect[*portproto.Dialled](a), expect[*portproto.Accepted](b)
 	for _, m := range []struct {
 		credit uint32

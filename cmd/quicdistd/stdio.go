@@ -89,8 +89,8 @@ func (c *stdioChannel) finish(linger time.Duration) {
 	c.closing = true
 	c.wake.Broadcast()
 	c.mu.Unlock()
+	c.lingering.finish(linger) // before the peer can answer the end
 	c.out.seal()
-	c.lingering.finish(linger)
 }
 
 // transmit owns the QUIC stream's sending side. It ends when the connection has, or when after finish all is written.

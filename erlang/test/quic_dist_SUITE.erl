@@ -46,6 +46,7 @@
 ]).
 -export([
     disconnect_reasons/1,
+    malformed_data/1,
     node_loss/1,
     busy_receiver/1,
     last_messages_before_stop/1,
@@ -85,8 +86,8 @@ all() ->
 
 groups() ->
     [
-        {inet_tcp, [], cases() ++ [{group, ticks}]},
-        {quic_socket, [], cases() ++ quic_cases() ++ [{group, ticks}]},
+        {inet_tcp, [], cases() ++ port_cases() ++ [{group, ticks}]},
+        {quic_socket, [], cases() ++ port_cases() ++ quic_cases() ++ [{group, ticks}]},
         {quic_stdio, [], cases() ++ quic_cases() ++ [{group, ticks}]},
         %% These wait; they may do it together.
         {ticks, [parallel], [idle_connection, blocked_node]}
@@ -133,6 +134,10 @@ cases() ->
         last_messages_before_kill,
         last_exit_signals_before_halt
     ].
+
+%% What needs the port of a connection.
+port_cases() ->
+    [malformed_data].
 
 %% What TCP does not promise: there the end of a connection may overtake data that a receiver has
 %% not read.
@@ -1253,6 +1258,27 @@ down_reason(#{node := At}, Node) ->
     down_reason(At, Node);
 down_reason(At, Node) ->
     ?recv({down, At, Node, Reason}, Reason).
+
+%% An unknown control message costs the connection: the node that reads it logs that and has the
+%% reason killed, the other learns of the end. They can connect again.
+malformed_data(Config) ->
+    with_nodes(Config, [#{}, #{}], fun([A, B]) ->
+        NodeA = name(A),
+        NodeB = name(B),
+        [watch_nodes(Node) || Node <- [A, B]],
+        connect(A, B),
+        call(B, fun() ->
+            {ok, Info} = net_kernel:node_info(NodeA),
+            {links, Links} = process_info(proplists:get_value(owner, Info), links),
+            [Port] = [Link || Link <- Links, is_port(Link)],
+            %% A header without atom references, and {99}.
+            ok = gen_tcp:send(Port, <<131, 68, 0, 104, 1, 97, 99>>)
+        end),
+        ?assertEqual(killed, down_reason(A, NodeB)),
+        ?assertEqual(connection_closed, down_reason(B, NodeA)),
+        _ = quic_dist_node:wait_log(A, "^error Invalid distribution message: {99}", 3000),
+        connect(A, B)
+    end).
 
 %% When a node dies, every link to it breaks and every monitor fires with noconnection, calls end,
 %% and its global names are free.

@@ -19,7 +19,7 @@
     sidecar_terminated/1,
     sidecar_killed_while_connecting/1,
     distribution_stopped_while_connecting/1,
-    a_hundred_reconnects/1,
+    many_reconnects/1,
     sidecar_killed_while_starting/1,
     ten_sidecar_kills/1,
     sidecar_stopped/1,
@@ -83,6 +83,8 @@
     wait_until/3
 ]).
 
+-import(quic_dist_fixtures, [shell/2, vsn/0]).
+
 -define(NODES, ?MODULE).
 -define(CASE, "QUIC_DIST_TEST_CASE").
 -define(MB, 1048576).
@@ -95,7 +97,7 @@
 -define(HELLO_TIMEOUT, 5000).
 
 suite() ->
-    [{timetrap, scale(90000)}].
+    [{timetrap, scale(90000 + 60 * reconnects())}].
 
 all() ->
     [{group, Plane} || Plane <- planes()] ++ [{group, boot}, {group, dial}, {group, tls}].
@@ -160,7 +162,7 @@ life() ->
         sidecar_killed_while_connecting,
         distribution_stopped,
         distribution_stopped_while_connecting,
-        a_hundred_reconnects,
+        many_reconnects,
         simultaneous_connects_while_sidecars_die,
         stopped_receiver,
         refused_flags
@@ -524,32 +526,62 @@ distribution_stopped_while_connecting(Config) ->
         ]
     end).
 
-%% Connections that come and go leave nothing behind, neither in the VMs nor in the sidecars.
-a_hundred_reconnects(Config) ->
+%% Connections that come and go leave nothing behind, neither in the VMs nor in the sidecars. There
+%% are two hundred, or as many as QUIC_DIST_TEST_CHANNELS says.
+many_reconnects(Config) ->
     A = #{node := NodeA} = start(Config, #{}),
     B = #{node := NodeB} = start(Config, #{}),
+    Count = reconnects(),
     Reconnect = fun(_) ->
         true = call(A, erlang, disconnect_node, [NodeB]),
-        connect(A, B),
+        %% One of some thousand attempts that follow at once is refused, over inet_tcp as well.
+        wait_until(connected, fun() -> call(A, net_kernel, connect_node, [NodeB]) end, 20000),
         %% Before that B would take another connection for one at the same time.
         call(B, fun() -> await_node(NodeA) end)
     end,
     connect(A, B),
-    lists:foreach(Reconnect, lists:seq(1, 10)),
+    lists:foreach(Reconnect, lists:seq(1, 50 + Count div 5)),
     settle(A, B),
-    Before = [descriptors(sidecar(Node)) || Node <- [A, B]],
+    Before = [of_sidecar(Node) || Node <- [A, B]],
     {AtFirst, PeerAtFirst} = {resources(A), resources(B)},
-    lists:foreach(Reconnect, lists:seq(1, 100)),
+    lists:foreach(Reconnect, lists:seq(1, Count)),
     same_resources(A, AtFirst),
     same_resources(B, PeerAtFirst),
+    %% Go's runtime keeps threads that it has started, and memory for a while. A QUIC connection
+    %% alone would be 50 KB and more.
+    Slack = #{descriptors => 0, threads => 8, bytes => 4 * ?MB + 500 * Count},
+    NoMore = fun({Old, New}) ->
+        lists:all(
+            fun({What, More}) -> maps:get(What, New) =< maps:get(What, Old) + More end,
+            maps:to_list(Slack)
+        )
+    end,
     wait_until(
-        {descriptors, Before},
+        {no_more, Before},
         fun() ->
-            After = [descriptors(sidecar(Node)) || Node <- [A, B]],
-            lists:all(fun({Old, New}) -> New =< Old end, lists:zip(Before, After)) orelse After
+            After = [of_sidecar(Node) || Node <- [A, B]],
+            ct:log("~p connections: ~p before, ~p after", [Count, Before, After]),
+            lists:all(NoMore, lists:zip(Before, After)) orelse After
         end,
         5000
     ).
+
+reconnects() ->
+    list_to_integer(os:getenv("QUIC_DIST_TEST_CHANNELS", "200")).
+
+of_sidecar(Node) ->
+    OsPid = sidecar(Node),
+    #{
+        descriptors => descriptors(OsPid),
+        threads => status(OsPid, "Threads"),
+        bytes => 1024 * status(OsPid, "VmRSS")
+    }.
+
+%% A number of proc(5)'s status file.
+status(OsPid, Name) ->
+    {ok, Text} = file:read_file("/proc/" ++ integer_to_list(OsPid) ++ "/status"),
+    {match, [Number]} = re:run(Text, Name ++ ":\\s+([0-9]+)", [{capture, all_but_first, list}]),
+    list_to_integer(Number).
 
 %% On a node.
 await_node(Node) ->
@@ -1447,39 +1479,17 @@ refused(From, To = #{node := Name}, Words) ->
 fixture(Config, Name) ->
     filename:join(?config(fixtures, Config), Name).
 
-vsn() ->
-    File = filename:join(quic_dist_node:ebin(), "quic_dist.app"),
-    {ok, [{application, quic_dist, Keys}]} = file:consult(File),
-    list_to_binary(proplists:get_value(vsn, Keys)).
-
-%% The top of the repository: where _build/default/lib/quic_dist/ebin is.
-top() ->
-    lists:foldl(fun(_, Dir) -> filename:dirname(Dir) end, quic_dist_node:ebin(), lists:seq(1, 5)).
-
 fixtures() ->
-    Dir =
-        case os:getenv("QUIC_DIST_TEST_FIXTURES") of
-            false -> filename:join([top(), "_build", "test-fixtures"]);
-            Given -> Given
-        end,
-    ok = filelib:ensure_dir(filename:join(Dir, "x")),
-    case {os:find_executable("go"), os:find_executable("openssl")} of
-        {false, _} -> ct:pal("no go here: using what is in ~ts", [Dir]);
-        {_, false} -> ct:pal("no openssl here: using what is in ~ts", [Dir]);
-        _ -> make_fixtures(Dir)
+    Dir = quic_dist_fixtures:dir(),
+    quic_dist_fixtures:build([" -o ", Dir, "/"], "./test/fakes/..."),
+    quic_dist_fixtures:quicdistd("quicdistd", #{}),
+    quic_dist_fixtures:quicdistd("quicdistd-9.9.9", #{vsn => "9.9.9"}),
+    case {os:find_executable("openssl"), filelib:is_regular(filename:join(Dir, "certificates"))} of
+        {false, _} -> ct:pal("no openssl here: using what is in ~ts", [Dir]);
+        {_, false} -> make_certificates(Dir);
+        {_, true} -> ok
     end,
     Dir.
-
-make_fixtures(Dir) ->
-    Build = "CGO_ENABLED=0 go build -trimpath -buildvcs=false",
-    Quicdistd = fun(Version, Name) ->
-        Flags = [" -ldflags '-X main.build=", Version, "' -o ", Dir, "/", Name],
-        shell(top(), [Build, Flags, " ./cmd/quicdistd"])
-    end,
-    shell(top(), [Build, " -o ", Dir, "/ ./test/fakes/..."]),
-    Quicdistd(vsn(), "quicdistd"),
-    Quicdistd("9.9.9", "quicdistd-9.9.9"),
-    filelib:is_regular(filename:join(Dir, "certificates")) orelse make_certificates(Dir).
 
 make_certificates(Dir) ->
     Write = fun(Name, Text) -> ok = file:write_file(filename:join(Dir, Name), Text) end,
@@ -1524,12 +1534,3 @@ make_certificates(Dir) ->
     %% openssl x509 takes no date in the past, but a negative number of days.
     Certificate("expired", Ec, "ca", "leaf", "-days -1"),
     Write("certificates", "These are made once. Remove this file to have them made again.\n").
-
-shell(Dir, Command) ->
-    Checked = ["cd '", Dir, "' && { ", Command, "; } 2>&1; echo status=$?"],
-    Line = unicode:characters_to_list(Checked),
-    Output = os:cmd(Line),
-    case string:find(Output, "status=0\n", trailing) of
-        nomatch -> error({Line, Output});
-        _ -> ok
-    end.
