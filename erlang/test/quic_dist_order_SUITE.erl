@@ -63,7 +63,7 @@ suite() ->
     [{timetrap, scale(60000 + 200 * rounds())}].
 
 all() ->
-    [{group, Group} || {Group, _, _, _} <- modes()].
+    [{group, wrong_key} | [{group, Group} || {Group, _, _, _} <- modes()]].
 
 groups() ->
     [{wrong_key, [], [wrong_key]} | [{Group, [], Cases} || {Group, _, _, Cases} <- modes()]].
@@ -72,7 +72,11 @@ groups() ->
 modes() ->
     [
         {inet_tcp, inet_tcp, [], pairwise() ++ causal()},
-        {single, quic, [], pairwise() ++ causal()}
+        {single, quic, [{streams, single}], pairwise() ++ causal()},
+        {bulk, quic, [{streams, bulk}], pairwise() ++ causal()},
+        {bulk_on_four, quic, [{streams, bulk}, {connections, 4}], pairwise() ++ causal()},
+        {sender, quic, [{streams, sender}], pairwise()},
+        {sender_on_four, quic, [{streams, sender}, {connections, 4}], pairwise()}
     ].
 
 %% What Erlang promises.
