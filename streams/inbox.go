@@ -155,7 +155,7 @@ func (in *inbox) receive(r *itemReader, stream int, take func(note) error) error
 			}
 			continue
 		}
-		delay(stream)
+		delay()
 		count, err := in.merger.Deliver(stream, run, in.headroom)
 		if err != nil {
 			return asBroken(err)
