@@ -29,6 +29,7 @@
     distribution_stopped/1,
     simultaneous_connects_while_sidecars_die/1,
     stopped_receiver/1,
+    stopped_receiver_of_large_messages/1,
     refused_flags/1
 ]).
 -export([
@@ -165,6 +166,7 @@ life() ->
         many_reconnects,
         simultaneous_connects_while_sidecars_die,
         stopped_receiver,
+        stopped_receiver_of_large_messages,
         refused_flags
     ].
 
@@ -699,7 +701,7 @@ sidecar_stopped_under_load(Config) ->
     connect(A, B),
     Sidecar = sidecar(A),
     signal(Sidecar, stop),
-    start_senders(A, maps:get(node, B), 4, 200),
+    start_senders(A, maps:get(node, B), 4, 200, 100000),
     stalled(A),
     pang(A, maps:get(node, C), ?PANG + 500),
     pang(A, maps:get(node, C), ?PANG + 500),
@@ -819,14 +821,20 @@ disconnect_and_ping(Peer) ->
 %% A receiver that is stopped holds up its senders and fills nobody's memory; when it goes on, all
 %% that was sent arrives, and in order.
 stopped_receiver(Config) ->
+    stopped_receiver(Config, 250, 100000).
+
+stopped_receiver_of_large_messages(Config) ->
+    stopped_receiver(Config, 1, 64 bsl 20).
+
+stopped_receiver(Config, Each, Size) ->
     A = start(Config, #{}),
     B = #{os_pid := Beam} = start(Config, #{}),
     connect(A, B),
     Sidecars = [sidecar(A), sidecar(B)],
-    {Senders, Each} = {8, 250},
+    Senders = 8,
     Counters = start_receivers(B, Senders, Each),
     signal(Beam, stop),
-    start_senders(A, maps:get(node, B), Senders, Each),
+    start_senders(A, maps:get(node, B), Senders, Each, Size),
     stalled(A),
     ?assert(sent(A) < Senders * Each),
     %% The peak, not what is left of it.
@@ -843,19 +851,30 @@ stopped_receiver(Config) ->
         end
      || N <- Counters
     ],
-    [?assert(Peak < 100 * 1024) || Peak <- Peaks ++ [peak_memory(Sidecar) || Sidecar <- Sidecars]].
+    [
+        ?assert(Peak < largest_sidecar())
+     || Peak <- Peaks ++ [peak_memory(Sidecar) || Sidecar <- Sidecars]
+    ].
+
+%% Kilobytes: a channel of eight lanes by the formula of DESIGN.md, section 5, and 16 MB for the
+%% program itself. Go's collector may let half as much again stand.
+largest_sidecar() ->
+    Outbox = Backlog = 2 * (4096 + 128),
+    Streams = 1 + 8,
+    Channel = Outbox + Backlog + Streams * (128 + 4096) + 2 * (128 + 8 * 64),
+    (Channel + 16384) * 3 div 2.
 
 peak_memory(OsPid) ->
     {ok, Status} = file:read_file("/proc/" ++ integer_to_list(OsPid) ++ "/status"),
     {match, [Kilobytes]} = re:run(Status, "VmHWM:\\s*(\\d+) kB", [{capture, [1], list}]),
     list_to_integer(Kilobytes).
 
-%% Processes of `Node' that send Each messages of 100 kB to their receivers at `To'.
-start_senders(Node, To, Senders, Each) ->
+%% Processes of `Node' that send Each messages of Size bytes to their receivers at `To'.
+start_senders(Node, To, Senders, Each, Size) ->
     call(Node, fun() ->
         Sent = atomics:new(1, []),
         persistent_term:put({?MODULE, sent}, Sent),
-        Load = binary:copy(<<"0123456789">>, 10000),
+        Load = binary:copy(<<"0123456789">>, Size div 10),
         [
             spawn(fun() ->
                 [
@@ -876,16 +895,16 @@ receiver(N) -> list_to_atom("receiver_" ++ integer_to_list(N)).
 sent(Node) ->
     call(Node, fun() -> atomics:get(persistent_term:get({?MODULE, sent}), 1) end).
 
-%% Waits until the senders get no further.
+%% Waits until the senders get no further, and longer than they need for what is bounded.
 stalled(Node) ->
     wait_until(
         stalled,
         fun() ->
             Before = sent(Node),
             receive
-            after 700 -> ok
+            after 1500 -> ok
             end,
-            Before > 0 andalso sent(Node) =:= Before
+            sent(Node) =:= Before
         end,
         20000
     ).
