@@ -14,7 +14,7 @@ const (
 	// farRTT is the round trip from which a peer counts as far away, and farConnections how many connections a channel to such a
 	// peer has: each has a congestion window of its own, so that a lost packet holds back that much less of all (see
 	// docs/BENCHMARKS.md). To a peer that is near they would only cost handshakes.
-	farRTT         = 5 * time.Millisecond
+	farRTT         = 10 * time.Millisecond
 	farConnections = 4
 )
 

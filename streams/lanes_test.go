@@ -119,7 +119,6 @@ func TestLanesAreAgreed(t *testing.T) {
 		{laneConfig(t, lanes.Bulk, 8, 2), laneConfig(t, lanes.Sender, 3, 4), agreement{lanes.Bulk, 3, 2}},
 		{laneConfig(t, lanes.Single, 8, 2), laneConfig(t, lanes.Sender, 3, 4), agreement{lanes.Single, 0, 1}},
 		{laneConfig(t, lanes.Sender, 2, 9), laneConfig(t, lanes.Sender, 64, 9), agreement{lanes.Sender, 2, 2}},
-		{laneConfig(t, lanes.Bulk, 8, 0), laneConfig(t, lanes.Bulk, 8, 0), agreement{lanes.Bulk, 8, 1}}, // near
 	} {
 		for _, order := range [][2]Config{{c.ours, c.theirs}, {c.theirs, c.ours}} {
 			a, b := connectedBy(t, order[0], order[1])
@@ -128,6 +127,15 @@ func TestLanesAreAgreed(t *testing.T) {
 					t.Errorf("%+v, want %+v", got, c.want)
 				}
 			}
+		}
+	}
+}
+
+// Several connections are for peers that are far away.
+func TestConnectionsWanted(t *testing.T) {
+	for rtt, want := range map[time.Duration]int{0: 1, farRTT - 1: 1, farRTT: farConnections, time.Second: farConnections} {
+		if got := wanted(rtt); got != want {
+			t.Errorf("%d connections for a round trip of %v, want %d", got, rtt, want)
 		}
 	}
 }
