@@ -3,7 +3,6 @@ package streams
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -102,10 +101,9 @@ func (c *Channel) Remote() netip.AddrPort { return addrPort(c.conns[0].RemoteAdd
 // is on its way. A frame that would harm the peer's VM ends the channel.
 func (c *Channel) Write(p []byte) (int, error) {
 	n, err := c.out.Write(p)
-	if err != nil && c.Err() == nil {
-		end := &EndError{ProtocolError, fmt.Errorf("this node's VM sent what a peer must not get: %w", err)}
-		closeConn(c.conns[0], CloseProtocol, end.Error())
-		return n, end
+	if r, ok := errors.AsType[*refusal](err); ok {
+		closeConn(c.conns[0], CloseProtocol, r.Error())
+		return n, &EndError{ProtocolError, r}
 	}
 	if err != nil {
 		err = c.fail(err)

@@ -16,14 +16,17 @@ const (
 	// buffers hold as much: what a VM has sent just before it ends is here, or lost with the emulator's own queue.
 	outboxSize = 4 << 20
 
-	// pieceSize is how much is written to a stream at a time.
+	// pieceSize is how much of a Write is put at a time, after the size has been looked at.
 	pieceSize = 128 << 10
+
+	// chunkSize is how much is written to a stream at a time, and the size of the buffers that queues are made of.
+	chunkSize = 64 << 10
 
 	// directSize is what Write writes itself to a stream that is idle: it saves small messages a switch between goroutines.
 	directSize = 16 << 10
 
-	// idleSize is the largest buffer that a quiet stream keeps.
-	idleSize = 64 << 10
+	// idleChunks is how many buffers a quiet outbox keeps.
+	idleChunks = 2
 )
 
 // An outbox spreads the frames of a channel over its streams. Each has a queue, and a goroutine that empties it, so that
@@ -34,6 +37,7 @@ type outbox struct {
 	mu      sync.Mutex
 	room    sync.Cond // for Write: queued has shrunk, or err is set
 	queued  int
+	free    [][]byte // chunks for the next use
 	streams []outStream
 	touched []*outStream // have got something since they were last woken
 	begun   []byte       // the beginning of a frame whose stream is not known yet
@@ -49,10 +53,9 @@ type outbox struct {
 type outStream struct {
 	writer  io.WriteCloser // nil until it is opened
 	wake    sync.Cond
-	waiting bool   // its goroutine has nothing to do
-	busy    bool   // somebody writes
-	pending []byte // to be written
-	spare   []byte // what was written last
+	waiting bool     // its goroutine has nothing to do
+	busy    bool     // somebody writes
+	chunks  [][]byte // to be written; the last may have room
 }
 
 // newOutbox returns an outbox with the main stream, and lanes that are opened when they are first used.
@@ -67,7 +70,7 @@ func newOutbox(main io.WriteCloser, router *lanes.Router, laneCount int) *outbox
 }
 
 // Write takes frames, each behind its length, cut in any way. It blocks while the outbox is full. It is for one
-// goroutine. The error is a [signals.Violation] if the VM has sent what no VM may get, or what the outbox ended with.
+// goroutine. The error is a [refusal], or what the outbox ended with.
 func (o *outbox) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -163,11 +166,22 @@ func headOf(b []byte) (head []byte, length int, enough bool) {
 	return head, length, len(head) >= min(length, signals.Prefix)
 }
 
-func (o *outbox) route(head []byte, length int) (int, []lanes.Wait, error) {
+// A refusal is a frame that the VM has sent and no peer may get.
+type refusal struct{ why error }
+
+func (r *refusal) Error() string {
+	return "this node's VM sent what a peer must not get: " + r.why.Error()
+}
+
+// route returns a [refusal] for an error.
+func (o *outbox) route(head []byte, length int) (stream int, waits []lanes.Wait, err error) {
 	if length > maxItem {
-		return 0, nil, fmt.Errorf("a frame of %d bytes, more than the limit of %d", length, maxItem)
+		return 0, nil, &refusal{fmt.Errorf("a frame of %d bytes, more than the limit of %d", length, maxItem)}
 	}
-	return o.router.Route(head, length)
+	if stream, waits, err = o.router.Route(head, length); err != nil {
+		err = &refusal{err}
+	}
+	return stream, waits, err
 }
 
 // turnLocked makes stream the current one, between two frames, and puts the notes that come first.
@@ -205,10 +219,39 @@ func (o *outbox) appendLocked(stream int, p []byte) {
 		return
 	}
 	s := &o.streams[stream]
-	s.pending = append(s.pending, p...)
 	o.queued += len(p)
+	for len(p) > 0 {
+		last := len(s.chunks) - 1
+		if last < 0 || len(s.chunks[last]) == chunkSize {
+			s.chunks = append(s.chunks, o.chunkLocked())
+			last++
+		}
+		n := min(len(p), chunkSize-len(s.chunks[last]))
+		s.chunks[last] = append(s.chunks[last], p[:n]...)
+		p = p[n:]
+	}
 	if !slices.Contains(o.touched, s) {
 		o.touched = append(o.touched, s)
+	}
+}
+
+// chunkLocked returns an empty chunk.
+func (o *outbox) chunkLocked() []byte {
+	last := len(o.free) - 1
+	if last < 0 {
+		return make([]byte, 0, chunkSize)
+	}
+	chunk := o.free[last]
+	o.free = o.free[:last]
+	return chunk
+}
+
+// releaseLocked takes a chunk back. An outbox that has nothing queued lets go of all but a few.
+func (o *outbox) releaseLocked(chunk []byte) {
+	o.free = append(o.free, chunk[:0])
+	if o.queued == 0 && len(o.free) > idleChunks {
+		clear(o.free[idleChunks:])
+		o.free = o.free[:idleChunks]
 	}
 }
 
@@ -218,12 +261,9 @@ func (o *outbox) amidLocked() bool { return o.current == lanes.Main && o.rest > 
 // flushLocked has what was put written. A little for one stream that is idle it writes itself.
 func (o *outbox) flushLocked() {
 	if len(o.touched) == 1 {
-		if s := o.touched[0]; s.waiting && !s.busy && s.writer != nil && len(s.pending) <= directSize {
+		if s := o.touched[0]; s.waiting && !s.busy && s.writer != nil && len(s.chunks) == 1 && len(s.chunks[0]) <= directSize {
 			o.touched = o.touched[:0]
 			o.writeLocked(s)
-			if len(s.pending) > 0 {
-				s.wake.Signal()
-			}
 			return
 		}
 	}
@@ -237,24 +277,20 @@ func (o *outbox) wakeTouchedLocked() {
 	o.touched = o.touched[:0]
 }
 
-// writeLocked writes what is pending on a stream that nobody else writes, without the lock.
+// writeLocked writes what is queued for a stream that nobody else writes, each chunk without the lock.
 func (o *outbox) writeLocked(s *outStream) {
-	data := s.pending
-	s.pending, s.spare = s.spare[:0], data
-	if cap(s.pending) > idleSize && len(data) < cap(s.pending)/8 {
-		s.pending = nil // it has gone quiet, and is not to keep the buffer of its busiest time
-	}
 	s.busy = true
-	for len(data) > 0 && o.err == nil {
-		n := min(len(data), pieceSize)
+	for len(s.chunks) > 0 && o.err == nil {
+		chunk := s.chunks[0]
+		s.chunks = slices.Delete(s.chunks, 0, 1)
 		o.mu.Unlock()
-		_, err := s.writer.Write(data[:n])
+		_, err := s.writer.Write(chunk)
 		o.mu.Lock()
-		data = data[n:]
-		o.queued -= n
 		if err != nil {
 			o.endLocked(err)
 		}
+		o.queued -= len(chunk)
+		o.releaseLocked(chunk)
 		o.room.Signal()
 	}
 	s.busy = false
@@ -270,11 +306,11 @@ func (o *outbox) run(stream int, open func() (io.WriteCloser, error)) {
 			o.tellLocked()
 		}
 		switch {
-		case s.busy || len(s.pending) == 0 && !o.sealed:
+		case s.busy || len(s.chunks) == 0 && !o.sealed:
 			s.waiting = true
 			s.wake.Wait()
 			s.waiting = false
-		case len(s.pending) > 0 && s.writer == nil:
+		case len(s.chunks) > 0 && s.writer == nil:
 			o.mu.Unlock()
 			writer, err := open()
 			o.mu.Lock()
@@ -283,7 +319,7 @@ func (o *outbox) run(stream int, open func() (io.WriteCloser, error)) {
 				return
 			}
 			s.writer = writer
-		case len(s.pending) > 0:
+		case len(s.chunks) > 0:
 			o.writeLocked(s)
 		default:
 			if s.writer != nil {
