@@ -18,9 +18,9 @@ import (
 
 const (
 	// The windows bound what a peer can make us hold for a channel whose BEAM does not read. A stream's begins with what
-	// fills a path of 1 Gbit/s and 8 ms, and grows to what fills one of 1 Gbit/s and 32 ms. A connection's has room for all
+	// fills a path of 1 Gbit/s and 4 ms, and grows to what fills one of 1 Gbit/s and 32 ms. A connection's has room for all
 	// its streams from the beginning: lanes that wait for the main stream must never keep it out.
-	initialReceiveWindow = 1 << 20
+	initialReceiveWindow = 512 << 10
 	maxReceiveWindow     = 4 << 20
 
 	// defaultMaxPending is how many inbound connections may be between their first packet and their acceptance. Each
