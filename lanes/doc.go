@@ -11,8 +11,7 @@
 //
 // Erlang promises that signals from one process to another keep their order. So all frames of a sender stay on one
 // stream, or a wait is where they change. Frames that do not name their sender are barriers: they go on the main stream
-// behind waits for all lanes, and every lane waits for them. Package signals reads
-// who does.
+// behind waits for all lanes, and every lane waits for them. Package signals reads who does.
 //
 // The package knows no network: streams are numbers. It promises no stability.
 package lanes

@@ -110,6 +110,39 @@ func receive(c *Channel, program []testframes.Frame, mode lanes.Mode) error {
 	return nil
 }
 
+// A frame arrives as soon as its last byte is written, wherever it was cut.
+func TestLanesKeepNoFrameBack(t *testing.T) {
+	cfg := laneConfig(t, lanes.Sender, 4, 1)
+	a, b := connectedBy(t, cfg, cfg)
+	program := testframes.Program(rand.New(rand.NewPCG(1, 1)), 1, 1, 0)
+	whole := program[0].Bytes
+	read := pull(b)
+	for cut := range whole {
+		for _, p := range [][]byte{whole[:cut], whole[cut:]} {
+			if _, err := a.Write(p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := make(chan error, 1)
+		go func() {
+			buf := make([]byte, len(whole)+1)
+			n, err := read(buf)
+			if err == nil && !bytes.Equal(buf[:n], whole) {
+				err = fmt.Errorf("%d bytes", n)
+			}
+			got <- err
+		}()
+		select {
+		case err := <-got:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-within(t).Done():
+			t.Fatalf("a frame that was cut behind %d bytes is kept back", cut)
+		}
+	}
+}
+
 // Nodes that want different things use the less of everything.
 func TestLanesAreAgreed(t *testing.T) {
 	for _, c := range []struct {

@@ -132,7 +132,7 @@ func (o *outbox) putLocked(p []byte) error {
 // resumeLocked completes, from p, what is needed to know the stream of a frame whose beginning came before. It returns
 // the rest of p.
 func (o *outbox) resumeLocked(p []byte) ([]byte, error) {
-	for len(o.begun) > 0 && len(p) > 0 {
+	for len(o.begun) > 0 {
 		head, length, enough := headOf(o.begun)
 		if enough {
 			stream, waits, err := o.route(head, length)
@@ -143,6 +143,9 @@ func (o *outbox) resumeLocked(p []byte) ([]byte, error) {
 			o.appendLocked(stream, o.begun)
 			o.rest = prefixSize + length - len(o.begun)
 			o.begun = o.begun[:0]
+			break
+		}
+		if len(p) == 0 {
 			break
 		}
 		need := prefixSize
