@@ -2,13 +2,11 @@ package portproto
 
 import (
 	"bytes"
-	"encoding/hex"
 	"errors"
-	"os"
 	"reflect"
-	"strconv"
-	"strings"
 	"testing"
+
+	"quic_dist/internal/testvectors"
 )
 
 // A vector is a stanza of test/vectors/portproto.txt, which describes its own format.
@@ -32,23 +30,17 @@ func (v vector) parse(body []byte) (Frame, error) {
 
 func readVectors(t testing.TB) []vector {
 	t.Helper()
-	file, err := os.ReadFile("../test/vectors/portproto.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var vs []vector
-	for stanza := range strings.SplitSeq(string(file), "\n\n") {
+	for _, stanza := range testvectors.Read(t, "../test/vectors/portproto.txt") {
 		v := vector{canonical: true}
-		for line := range strings.Lines(stanza) {
-			key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
-			switch {
-			case strings.HasPrefix(line, "#") || line == "\n":
+		for _, line := range stanza {
+			switch key, value := line.Key, line.Value; {
 			case key == "name":
 				v.name = value
 			case key == "from" && (value == "vm" || value == "sidecar"):
 				v.from = value
 			case key == "bytes":
-				v.bytes = vectorBytes(t, value)
+				v.bytes = testvectors.Bytes(t, value)
 			case key == "frame":
 				v.frame = value
 			case key == "error":
@@ -64,26 +56,6 @@ func readVectors(t testing.TB) []vector {
 		}
 	}
 	return vs
-}
-
-// vectorBytes reads groups of hexadecimal digits, of which GROUP*N stands for N times the group.
-func vectorBytes(t testing.TB, s string) []byte {
-	t.Helper()
-	var b []byte
-	for group := range strings.FieldsSeq(s) {
-		digits, count, repeated := strings.Cut(group, "*")
-		n := 1
-		var countErr error
-		if repeated {
-			n, countErr = strconv.Atoi(count)
-		}
-		g, err := hex.DecodeString(digits)
-		if err := errors.Join(err, countErr); err != nil {
-			t.Fatalf("vector bytes %q: %v", group, err)
-		}
-		b = append(b, bytes.Repeat(g, n)...)
-	}
-	return b
 }
 
 func TestVectors(t *testing.T) {

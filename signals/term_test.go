@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"slices"
 	"testing"
+
+	"quic_dist/internal/testvectors"
 )
 
 // deep is a list in a list in a list, n times.
@@ -68,7 +70,7 @@ func goodTerms(t testing.TB) []element {
 			"01586a6a"},
 		{"record of OTP 29", "43 00000001 00 77016d 770172 770161 6101"},
 	} {
-		terms = append(terms, element{c.name, unhex(t, c.hex)})
+		terms = append(terms, element{c.name, testvectors.Bytes(t, c.hex)})
 	}
 	return append(terms, element{"nested a million times", deep(1_000_000, []byte{tagNil})})
 }
@@ -138,7 +140,7 @@ func TestCheckTermRefusesWhatIsNoTerm(t *testing.T) {
 		{"port of a node that is no atom", "78 6a 00*12"},
 		{"atom of 1021 bytes", "7603fd 61*1021"},
 	} {
-		if rest, err := CheckTerm(unhex(t, c.hex)); err != ErrBadTerm || rest != nil {
+		if rest, err := CheckTerm(testvectors.Bytes(t, c.hex)); err != ErrBadTerm || rest != nil {
 			t.Errorf("%s: %x, %v", c.name, rest, err)
 		}
 	}

@@ -1,13 +1,9 @@
 package signals
 
 import (
-	"bytes"
-	"encoding/hex"
-	"errors"
-	"os"
-	"strconv"
-	"strings"
 	"testing"
+
+	"quic_dist/internal/testvectors"
 )
 
 // A vector is a stanza of test/vectors/signals.txt, which describes its own format.
@@ -20,26 +16,19 @@ type vector struct {
 
 func readVectors(t testing.TB) []vector {
 	t.Helper()
-	file, err := os.ReadFile("../test/vectors/signals.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var vs []vector
-	for stanza := range strings.SplitSeq(string(file), "\n\n") {
+	for _, stanza := range testvectors.Read(t, "../test/vectors/signals.txt") {
 		var v vector
-		for line := range strings.Lines(stanza) {
-			key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
-			value = strings.TrimPrefix(value, " ")
-			switch {
-			case strings.HasPrefix(line, "#") || line == "\n":
-			case key == "name":
-				v.name = value
-			case key == "bytes":
-				v.bytes = unhex(t, value)
-			case key == "frame":
-				v.form = value
-			case key == "error":
-				v.violation = value
+		for _, line := range stanza {
+			switch line.Key {
+			case "name":
+				v.name = line.Value
+			case "bytes":
+				v.bytes = testvectors.Bytes(t, line.Value)
+			case "frame":
+				v.form = line.Value
+			case "error":
+				v.violation = line.Value
 			default:
 				t.Fatalf("vector line %q", line)
 			}
@@ -49,26 +38,6 @@ func readVectors(t testing.TB) []vector {
 		}
 	}
 	return vs
-}
-
-// unhex reads groups of hexadecimal digits, of which GROUP*N stands for N times the group.
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	var b []byte
-	for group := range strings.FieldsSeq(s) {
-		digits, count, repeated := strings.Cut(group, "*")
-		n := 1
-		var countErr error
-		if repeated {
-			n, countErr = strconv.Atoi(count)
-		}
-		g, err := hex.DecodeString(digits)
-		if err := errors.Join(err, countErr); err != nil {
-			t.Fatalf("bytes %q: %v", group, err)
-		}
-		b = append(b, bytes.Repeat(g, n)...)
-	}
-	return b
 }
 
 func TestVectors(t *testing.T) {

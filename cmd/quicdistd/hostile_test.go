@@ -3,17 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"quic_dist/internal/testvectors"
 	"quic_dist/portproto"
 )
 
@@ -27,48 +26,20 @@ type vector struct {
 // vectorsFromVM returns the frames that a VM may or may not send.
 func vectorsFromVM(t testing.TB) []vector {
 	t.Helper()
-	text, err := os.ReadFile("../../test/vectors/portproto.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var found []vector
-	for stanza := range strings.SplitSeq(string(text), "\n\n") {
+	for _, stanza := range testvectors.Read(t, "../../test/vectors/portproto.txt") {
 		fields := make(map[string]string)
-		for line := range strings.SplitSeq(stanza, "\n") {
-			if key, value, ok := strings.Cut(line, ": "); ok && !strings.HasPrefix(line, "#") {
-				fields[key] = value
-			}
+		for _, line := range stanza {
+			fields[line.Key] = line.Value
 		}
 		if fields["from"] == "vm" {
-			found = append(found, vector{fields["name"], unhex(t, fields["bytes"]), fields["error"]})
+			found = append(found, vector{fields["name"], testvectors.Bytes(t, fields["bytes"]), fields["error"]})
 		}
 	}
 	if len(found) < 50 {
 		t.Fatalf("only %d vectors from the VM", len(found))
 	}
 	return found
-}
-
-// unhex reads groups of hexadecimal digits, where GROUP*N stands for N times the group.
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	var b []byte
-	for group := range strings.FieldsSeq(s) {
-		digits, times, repeated := strings.Cut(group, "*")
-		n := 1
-		var err error
-		if repeated {
-			if n, err = strconv.Atoi(times); err != nil {
-				t.Fatal(err)
-			}
-		}
-		part, err := hex.DecodeString(digits)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b = append(b, bytes.Repeat(part, n)...)
-	}
-	return b
 }
 
 // converse runs a bridge on what a VM says before it dies, and returns how it ended. It fails if the bridge hangs, or says
