@@ -26,7 +26,7 @@ import (
 // may be called by any at any time. A channel holds its resources, goroutines too, until Done is closed, which Close, the
 // peer, the network or the end of the [Endpoint] brings about.
 type Channel struct {
-	conns     []*quic.Conn // the first has the main stream, and ends last
+	conns     []*quic.Conn // the first has the main stream, and its end is the end of all
 	main      *quic.Stream
 	mode      lanes.Mode
 	laneCount int

@@ -258,11 +258,7 @@ func (e *Endpoint) attempt(ctx context.Context, addr netip.AddrPort) outcome {
 	cancel(nil)
 	notQUIC := <-answered
 	if err == nil {
-		e.work.Add(1) // Dial has entered, so this is not the first
-		context.AfterFunc(conn.Context(), func() {
-			defer e.work.Done()
-			e.release(s)
-		})
+		e.releaseAfter(conn, s)
 		return outcome{addr: addr, settings: cfg, conn: conn}
 	}
 	e.release(s)

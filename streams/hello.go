@@ -62,6 +62,11 @@ func parseHello(b []byte) (Hello, error) {
 	if err != nil {
 		return Hello{}, err
 	}
+	return helloOf(fields)
+}
+
+// helloOf reads the fields of a hello.
+func helloOf(fields etf.Map) (Hello, error) {
 	wire, ok := fields.Get("wire").(etf.Uint)
 	if !ok || wire > 1<<32-1 {
 		return Hello{}, broken("hello: wire is missing or not a version")
@@ -213,13 +218,17 @@ func readFirst(r io.Reader) (h Hello, j *joinRequest, err error) {
 		return h, nil, err
 	}
 	tag, fields, err := parseMessage(body)
-	if err == nil && tag == "join" {
+	switch {
+	case err != nil:
+	case tag == "hello":
+		h, err = helloOf(fields)
+	case tag == "join":
 		j = new(joinRequest)
 		*j, err = parseJoin(fields)
-		return h, j, err
+	default:
+		err = broken("the first message is neither {hello, Fields} nor {join, Fields}")
 	}
-	h, err = parseHello(body)
-	return h, nil, err
+	return h, j, err
 }
 
 // writeHello writes the hello, which the stream's window always has room for: it is the first that is written.

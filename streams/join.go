@@ -75,12 +75,17 @@ func (e *Endpoint) dismiss(g *gathering) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.left > 0 {
-		for _, conn := range g.conns[1:] {
-			if conn != nil {
-				closeConn(conn, CloseNone, "the channel did not come about")
-			}
-		}
+		abandon(g.conns)
 		g.conns = nil
+	}
+}
+
+// abandon closes the further connections of a channel, as far as there are any. The first is its owner's.
+func abandon(conns []*quic.Conn) {
+	for _, conn := range conns[1:] {
+		if conn != nil {
+			closeConn(conn, CloseNone, "the channel did not come about")
+		}
 	}
 }
 
@@ -147,11 +152,7 @@ func (e *Endpoint) join(ctx context.Context, o outcome, peer Hello, n int) ([]*q
 		if err == nil {
 			continue
 		}
-		for _, conn := range conns[1:] {
-			if conn != nil {
-				closeConn(conn, CloseNone, "the channel did not come about")
-			}
-		}
+		abandon(conns)
 		return nil, fmt.Errorf("connection %d of %d: %w", index+1, n, err)
 	}
 	return conns, nil
@@ -219,11 +220,7 @@ func (e *Endpoint) again(ctx context.Context, addr netip.AddrPort, cfg *settings
 		e.release(s)
 		return nil, err
 	}
-	e.work.Add(1) // Dial has entered, so this is not the first
-	context.AfterFunc(conn.Context(), func() {
-		defer e.work.Done()
-		e.release(s)
-	})
+	e.releaseAfter(conn, s)
 	return conn, nil
 }
 

@@ -103,6 +103,15 @@ func (e *Endpoint) release(s *socket) {
 	}
 }
 
+// releaseAfter releases the socket when a dialled connection has ended. Whoever calls it has entered.
+func (e *Endpoint) releaseAfter(conn *quic.Conn, s *socket) {
+	e.work.Add(1)
+	context.AfterFunc(conn.Context(), func() {
+		defer e.work.Done()
+		e.release(s)
+	})
+}
+
 // dialSocket returns a socket that reaches the address, held for the caller. It is the listener's where that can be,
 // since a sidecar that takes the place of this one listens on the same port and tells our peers there that we are
 // gone.
