@@ -271,6 +271,18 @@ in_order(Round) ->
 name(Round) ->
     list_to_atom("order_" ++ integer_to_list(Round rem ?WORKERS)).
 
+%% A process on Node that has the name of this round, and does something.
+named(Node, Round, Fun) ->
+    Self = self(),
+    Name = name(Round),
+    Pid = spawn(Node, fun() ->
+        register(Name, self()),
+        Self ! {ready, Round},
+        Fun()
+    end),
+    ?next({ready, Round}),
+    {Name, Pid}.
+
 %% Spawns
 
 %% The answer to a spawn_request comes before what the new process sends, and before its end.
@@ -319,15 +331,11 @@ last_messages_before_down_by_name(Config) ->
 last_messages_before_down(Config, Address) ->
     run(Config, fun(NodeB, Round) ->
         Self = self(),
-        Name = name(Round),
-        Pid = spawn(NodeB, fun() ->
-            register(Name, self()),
-            Self ! {ready, Round},
+        {Name, Pid} = named(NodeB, Round, fun() ->
             ?next({go, Round}),
             talk(Self, Round, 3),
             in_order(Round)
         end),
-        ?next({ready, Round}),
         Monitored = Address(NodeB, Name, Pid),
         Monitor = monitor(process, Monitored),
         Pid ! {go, Round},
@@ -371,15 +379,10 @@ links(Config) ->
 %% a failure.
 replies_of_a_server_that_ends(Config) ->
     run(Config, fun(NodeB, Round) ->
-        Self = self(),
-        Name = name(Round),
-        Pid = spawn(NodeB, fun() ->
-            register(Name, self()),
-            Self ! {ready, Round},
+        {Name, Pid} = named(NodeB, Round, fun() ->
             From = ?next({'$gen_call', Caller, {Round, _}}, Caller),
             gen_server:reply(From, {reply, Round, content(Round, 2)})
         end),
-        ?next({ready, Round}),
         Server =
             case (Round bsr 2) band 1 of
                 0 -> Pid;
@@ -544,15 +547,11 @@ group_leader_behind_others_messages(Config) ->
 down_by_name_behind_others_messages(Config) ->
     run(Config, fun(NodeB, Round) ->
         Self = self(),
-        Name = name(Round),
-        Pid = spawn(NodeB, fun() ->
-            register(Name, self()),
-            Self ! {ready, Round},
+        {Name, Pid} = named(NodeB, Round, fun() ->
             ?next({go, Round}),
             [elsewhere(fun() -> send(Self, Round, N) end) || N <- [1, 2, 3]],
             in_order(Round)
         end),
-        ?next({ready, Round}),
         Monitor = monitor(process, {Name, NodeB}),
         Pid ! {go, Round},
         hear_any(Round, 3),
