@@ -53,6 +53,8 @@
     %% Everything from this level on goes to log/1; default notice.
     log_level => logger:level(),
     wait_boot => timeout(),
+    %% Default: erl/0.
+    exec => file:filename() | {file:filename(), [string()]},
     %% Code paths beyond those of this library and these tests.
     paths => [file:filename()]
 }.
@@ -94,7 +96,7 @@ start(Options) ->
     Id = unique("node"),
     LogFile = filename:join(dir(), Id ++ ".log"),
     PeerOptions = #{
-        exec => erl(),
+        exec => maps:get(exec, Options, erl()),
         connection => maps:get(connection, Options, standard_io),
         wait_boot => maps:get(wait_boot, Options, scale(30000)),
         env => environment_of(Options),

@@ -10,9 +10,12 @@
 %% the first, all.
 %%
 %% QUIC_DIST_ORDER_ROUNDS is the number of rounds; ten thousand are the long proof.
+%% QUIC_DIST_ORDER_WORKERS is how many processes share them, and QUIC_DIST_ORDER_DELAY for how many
+%% milliseconds a lane is held back at most.
 %%
 %% The nodes of groups for quic run a quicdistd with the build tag `lanedelay', which holds each of
-%% its lanes back for random times of its own.
+%% its lanes back for random times of its own. Those of the groups `..._over_link' are joined by an
+%% emulated link besides that loses packets and has some overtaken by others; it needs root.
 -module(quic_dist_order_SUITE).
 
 -export([all/0, groups/0, suite/0]).
@@ -38,10 +41,8 @@
 
 -import(quic_dist_node, [call/2, call/3, connect/2, flush/0, scale/1]).
 
--define(WORKERS, 8).
-
-%% Milliseconds.
--define(LANE_DELAY, "20").
+%% See test/wan/link.
+-define(LINK, "delay 0.5ms loss 0.1% reorder 0.1% late 2ms").
 
 %% Four fragments.
 -define(LARGE, 200000).
@@ -68,15 +69,20 @@ all() ->
 groups() ->
     [{wrong_key, [], [wrong_key]} | [{Group, [], Cases} || {Group, _, _, Cases} <- modes()]].
 
-%% Groups: carrier, options of quic, cases.
+%% Groups: carrier, and over what; options of quic; cases.
 modes() ->
+    Bulk = [{streams, bulk}],
+    Sender = [{streams, sender}],
+    Four = {connections, 4},
     [
         {inet_tcp, inet_tcp, [], pairwise() ++ causal()},
         {single, quic, [{streams, single}], pairwise() ++ causal()},
-        {bulk, quic, [{streams, bulk}], pairwise() ++ causal()},
-        {bulk_on_four, quic, [{streams, bulk}, {connections, 4}], pairwise() ++ causal()},
-        {sender, quic, [{streams, sender}], pairwise()},
-        {sender_on_four, quic, [{streams, sender}, {connections, 4}], pairwise()}
+        {bulk, quic, Bulk, pairwise() ++ causal()},
+        {bulk_on_four, quic, [Four | Bulk], pairwise() ++ causal()},
+        {bulk_over_link, quic_over_link, Bulk, pairwise() ++ causal()},
+        {sender, quic, Sender, pairwise()},
+        {sender_on_four, quic, [Four | Sender], pairwise()},
+        {sender_on_four_over_link, quic_over_link, [Four | Sender], pairwise()}
     ].
 
 %% What Erlang promises.
@@ -104,6 +110,9 @@ causal() ->
 rounds() ->
     list_to_integer(os:getenv("QUIC_DIST_ORDER_ROUNDS", "80")).
 
+workers() ->
+    list_to_integer(os:getenv("QUIC_DIST_ORDER_WORKERS", "8")).
+
 init_per_suite(Config) ->
     Config.
 
@@ -113,27 +122,38 @@ end_per_suite(_Config) ->
 init_per_group(wrong_key, Config) ->
     Build = #{tags => "lanedelay,wrongkey"},
     Executable = quic_dist_fixtures:quicdistd("wrongkey/quicdistd", Build),
-    [{nodes, delayed(Executable, [{streams, sender}])}, {pair, {?MODULE, wrong_key}} | Config];
+    Node = delayed(Executable, [{streams, sender}]),
+    [{nodes, [Node, Node]}, {pair, {?MODULE, wrong_key}} | Config];
 init_per_group(Group, Config) ->
     {Group, Carrier, Options, _} = lists:keyfind(Group, 1, modes()),
-    Nodes =
-        case Carrier of
-            inet_tcp ->
-                #{carrier => inet_tcp};
-            quic ->
-                Build = #{tags => "lanedelay"},
-                delayed(quic_dist_fixtures:quicdistd("lanedelay/quicdistd", Build), Options)
-        end,
-    [{nodes, Nodes}, {pair, {?MODULE, Group}} | Config].
+    case nodes_of(Carrier, Options) of
+        {skip, _} = Skip -> Skip;
+        Nodes -> [{nodes, Nodes}, {pair, {?MODULE, Group}} | Config]
+    end.
+
+nodes_of(inet_tcp, []) ->
+    [#{carrier => inet_tcp}, #{carrier => inet_tcp}];
+nodes_of(quic, Options) ->
+    Build = #{tags => "lanedelay"},
+    Node = delayed(quic_dist_fixtures:quicdistd("lanedelay/quicdistd", Build), Options),
+    [Node, Node];
+nodes_of(quic_over_link, Options) ->
+    case quic_dist_link:open(?LINK) of
+        {ok, Ends} ->
+            [maps:merge(Node, End) || {Node, End} <- lists:zip(nodes_of(quic, Options), Ends)];
+        {error, Reason} ->
+            {skip, Reason}
+    end.
 
 delayed(Executable, Options) ->
     #{
         quic_dist => [{executable, Executable} | Options],
-        env => [{"QUIC_DIST_LANE_DELAY", ?LANE_DELAY}]
+        env => [{"QUIC_DIST_LANE_DELAY", os:getenv("QUIC_DIST_ORDER_DELAY", "20")}]
     }.
 
 end_per_group(_Group, Config) ->
     forget_pair(Config),
+    ok = quic_dist_link:close(),
     [] = quic_dist_node:stop_all(),
     ok.
 
@@ -156,7 +176,7 @@ pair(Config) ->
     case persistent_term:get(Key, undefined) of
         undefined ->
             Options = proplists:get_value(nodes, Config),
-            [A, B] = [quic_dist_node:start(Options) || _ <- [a, b]],
+            [A, B] = [quic_dist_node:start(Node) || Node <- Options],
             ok = persistent_term:put(Key, {A, B}),
             {A, B};
         Pair ->
@@ -186,14 +206,15 @@ run(Config, Round) ->
     call(A, fun() -> work(NodeB, Rounds, Round) end, infinity).
 
 work(NodeB, Rounds, Round) ->
+    Workers = workers(),
     Started = [
         spawn_monitor(fun() ->
             process_flag(trap_exit, true),
             true = monitor_node(NodeB, true),
-            [Round(NodeB, N) || N <- lists:seq(Worker, Rounds, ?WORKERS)],
+            [Round(NodeB, N) || N <- lists:seq(Worker, Rounds, Workers)],
             nothing_more()
         end)
-     || Worker <- lists:seq(1, ?WORKERS)
+     || Worker <- lists:seq(1, Workers)
     ],
     [
         receive
@@ -269,7 +290,7 @@ in_order(Round) ->
 
 %% A name for a process of this round. Only one worker at a time uses it.
 name(Round) ->
-    list_to_atom("order_" ++ integer_to_list(Round rem ?WORKERS)).
+    list_to_atom("order_" ++ integer_to_list(Round rem workers())).
 
 %% A process on Node that has the name of this round, and does something.
 named(Node, Round, Fun) ->
