@@ -49,6 +49,7 @@
     malformed_data/1,
     node_loss/1,
     busy_receiver/1,
+    busy_receivers_sidecar/1,
     last_messages_before_stop/1,
     last_messages_before_halt/1,
     last_messages_before_kill/1,
@@ -139,10 +140,10 @@ cases() ->
 port_cases() ->
     [malformed_data].
 
-%% What TCP does not promise: there the end of a connection may overtake data that a receiver has
-%% not read.
+%% What needs a sidecar; and what TCP does not promise: there the end of a connection may overtake
+%% data that a receiver has not read.
 quic_cases() ->
-    [last_messages_to_a_stopped_node].
+    [busy_receivers_sidecar, last_messages_to_a_stopped_node].
 
 init_per_suite(Config) ->
     Config.
@@ -1314,8 +1315,16 @@ node_loss(Config) ->
     end).
 
 %% A sender whose receiver has a stopped BEAM is told so by busy_dist_port and, after a bounded
-%% amount of data, suspended for good; when the BEAM goes on everything arrives, in order.
+%% amount of data and half a second at most, suspended for good; when the BEAM goes on everything
+%% arrives, in order.
 busy_receiver(Config) ->
+    busy_receiver(Config, fun(#{os_pid := Beam}) -> Beam end).
+
+%% So it is if the peer's sidecar is stopped.
+busy_receivers_sidecar(Config) ->
+    busy_receiver(Config, fun quic_dist_node:sidecar/1).
+
+busy_receiver(Config, Process) ->
     with_nodes(Config, [#{}, #{}], fun([A, B]) ->
         NodeB = name(B),
         Self = self(),
@@ -1324,9 +1333,10 @@ busy_receiver(Config) ->
             undefined = erlang:system_monitor(self(), [busy_dist_port]),
             Receiver = spawn(NodeB, fun() -> until_last(1) end),
             Watcher = self(),
+            Content = rand:bytes(65536),
             Sender = spawn(fun() ->
-                receive go -> ok end,
-                Count = until_stopped(Receiver, 1),
+                receive go -> put(began, erlang:monotonic_time(millisecond)) end,
+                Count = until_stopped(Receiver, Content, 1),
                 Receiver ! {last, Watcher},
                 Watcher ! {sent, Count}
             end),
@@ -1336,41 +1346,45 @@ busy_receiver(Config) ->
             ?recv({got, Got}, tell(Self, {got, Got}), 60000)
         end),
         Sender = ?recv({sender, Pid}, Pid),
-        quic_dist_node:signal(maps:get(os_pid, B), stop),
+        Stopped = Process(B),
+        quic_dist_node:signal(Stopped, stop),
         call(A, fun() -> Sender ! go end),
         ?recv(busy),
         %% Suspended, and no further for half a second.
-        Suspended = quic_dist_node:wait_until(suspended, fun() ->
-            {Status, Sent} = progress(A, Sender),
+        {Suspended, Took} = quic_dist_node:wait_until(suspended, fun() ->
+            {Status, Sent, Took} = progress(A, Sender),
             receive after 500 -> ok end,
             case progress(A, Sender) of
-                {suspended, Sent} when Status =:= suspended -> {ok, Sent};
+                {suspended, Sent, Took} when Status =:= suspended -> {ok, {Sent, Took}};
                 Other -> Other
             end
         end),
-        ct:log("suspended after ~p messages of 64 KB", [Suspended]),
+        ct:log("suspended after ~p messages of 64 KB, ~p ms", [Suspended, Took]),
         ?assert(Suspended < 500, {messages_of_64_kb, Suspended}),
-        quic_dist_node:signal(maps:get(os_pid, B), cont),
+        ?assert(Took =< scale(500), {milliseconds, Took}),
+        quic_dist_node:signal(Stopped, cont),
         call(A, fun() -> Sender ! stop end),
         All = ?recv({sent, N}, N, 30000),
         ?assert(All >= Suspended),
         ?assertEqual(All, ?recv({got, N}, N, 30000))
     end).
 
+%% How many messages the sender has begun to send, and for how many milliseconds it could.
 progress(Node, Sender) ->
     call(Node, fun() ->
         [{status, Status}, {dictionary, Dictionary}] =
             process_info(Sender, [status, dictionary]),
-        {Status, proplists:get_value(sent, Dictionary)}
+        {Sent, At} = proplists:get_value(sent, Dictionary),
+        {Status, Sent, At - proplists:get_value(began, Dictionary)}
     end).
 
-until_stopped(Receiver, N) ->
-    put(sent, N - 1),
+until_stopped(Receiver, Content, N) ->
+    put(sent, {N - 1, erlang:monotonic_time(millisecond)}),
     receive
         stop -> N - 1
     after 0 ->
-        Receiver ! {N, rand:bytes(65536)},
-        until_stopped(Receiver, N + 1)
+        Receiver ! {N, Content},
+        until_stopped(Receiver, Content, N + 1)
     end.
 
 until_last(N) ->
