@@ -2,7 +2,7 @@
 %%
 %% A carrier is a word: what `-proto_dist' takes, then settings of that carrier, with slashes
 %% between. Those of `quic' are a data plane (`socket', `stdio'), what the option `streams' takes,
-%% and a number of connections: `quic/bulk/4'. Those of `inet_tcp' and `inet_tls' are `1.3', which
+%% a number of connections, and one of lanes: `quic/bulk/4/lanes16'. Those of `inet_tcp' and `inet_tls' are `1.3', which
 %% allows that version of TLS only, and else a congestion control of the kernel:
 %% `inet_tls/1.3/bbr'.
 -module(quic_dist_bench_nodes).
@@ -109,6 +109,8 @@ setting_arguments(_, Settings) ->
 
 quic_option(Plane) when Plane =:= "socket"; Plane =:= "stdio" ->
     ["data_plane", Plane];
+quic_option("lanes" ++ Count) ->
+    ["lanes", Count];
 quic_option(Setting) ->
     case string:to_integer(Setting) of
         {_, ""} -> ["connections", Setting];

@@ -30,7 +30,9 @@ links() ->
         {"lossy", "100 Mbit/s, 40 ms round trip, 1 % lost each way", "loss 1%"},
         {"clean", "100 Mbit/s, 40 ms round trip, nothing lost", "loss 0"},
         {"shaky", "100 Mbit/s, 40 to 50 ms round trip, 0.1 % lost and 0.5 % overtaken each way",
-            "loss 0.1% jitter 5ms reorder 0.5%"}
+            "loss 0.1% jitter 5ms reorder 0.5%"},
+        {"lan", "200 Mbit/s, 0.5 ms round trip, 0.01 % lost each way",
+            "rate 200mbit buffer 10ms delay 0.25ms loss 0.01%"}
     ].
 
 %% @doc `Dir' is a scratch folder, `Json' the file to write.
