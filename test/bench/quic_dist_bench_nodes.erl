@@ -2,9 +2,9 @@
 %%
 %% A carrier is a word: what `-proto_dist' takes, then settings of that carrier, with slashes
 %% between. Those of `quic' are a data plane (`socket', `stdio'), what the option `streams' takes,
-%% a number of connections, and one of lanes: `quic/bulk/4/lanes16'. Those of `inet_tcp' and `inet_tls' are `1.3', which
-%% allows that version of TLS only, and else a congestion control of the kernel:
-%% `inet_tls/1.3/bbr'.
+%% a number of connections, and one of lanes: `quic/bulk/4/lanes16'. Those of `inet_tcp' and
+%% `inet_tls' are `1.3', which allows that version of TLS only, and else a congestion control of
+%% the kernel: `inet_tls/1.3/bbr'.
 -module(quic_dist_bench_nodes).
 
 -export([certify/1, unavailable/1, start/4, stop/1, name/1, os_pids/1, call/4, on/3]).
