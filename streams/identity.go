@@ -72,7 +72,7 @@ func loadIdentity(files IdentityFiles, before *Identity) (*Identity, error) {
 		return nil, err
 	}
 	if files.CAFile != "" {
-		if id.authorities, err = loadCertificates(files.CAFile); err != nil {
+		if id.authorities, err = LoadCertificates(files.CAFile); err != nil {
 			return nil, err
 		}
 		id.roots = x509.NewCertPool()
@@ -82,6 +82,12 @@ func loadIdentity(files IdentityFiles, before *Identity) (*Identity, error) {
 	}
 	id.Warnings = warnings(files, id.cert.Leaf, time.Now())
 	return id, nil
+}
+
+// Own returns the certificate that is shown to peers, and its key.
+func (id *Identity) Own() (*x509.Certificate, crypto.Signer) {
+	key, _ := id.cert.PrivateKey.(crypto.Signer) // loadKey returns no other
+	return id.cert.Leaf, key
 }
 
 func badFile(file, format string, args ...any) *Error {
@@ -120,7 +126,7 @@ func ephemeral(now time.Time) (tls.Certificate, error) {
 }
 
 func loadPair(files IdentityFiles) (tls.Certificate, []*x509.Certificate, error) {
-	chain, err := loadCertificates(files.CertFile)
+	chain, err := LoadCertificates(files.CertFile)
 	if err != nil {
 		return tls.Certificate{}, nil, err
 	}
@@ -153,8 +159,8 @@ func belongs(cert *x509.Certificate, key crypto.Signer) bool {
 	return ok && public.Equal(key.Public())
 }
 
-// loadCertificates returns all certificates of the file, at least one.
-func loadCertificates(file string) ([]*x509.Certificate, error) {
+// LoadCertificates returns all certificates of the file, at least one.
+func LoadCertificates(file string) ([]*x509.Certificate, error) {
 	blocks, err := readPEM(file)
 	if err != nil {
 		return nil, err

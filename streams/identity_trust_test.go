@@ -396,4 +396,3 @@ func TestManyCertificatesAreRefusedSoon(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 }
-
