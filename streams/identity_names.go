@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -67,26 +68,23 @@ func nodeOf(u *url.URL) (node string, ours bool) {
 }
 
 // namedNodes returns the nodes that a certificate names, and whether it has URIs that are to name nodes at all.
-func namedNodes(cert *x509.Certificate) (nodes []string, any bool) {
+func namedNodes(cert *x509.Certificate) (nodes []string, ours bool) {
 	for _, u := range cert.URIs {
-		if node, ours := nodeOf(u); ours {
-			any = true
-			if node != "" {
-				nodes = append(nodes, node)
-			}
+		node, is := nodeOf(u)
+		ours = ours || is
+		if node != "" {
+			nodes = append(nodes, node)
 		}
 	}
-	return nodes, any
+	return nodes, ours
 }
 
 // names judges whether the certificate names the node, by the rule. The error says what it names.
 func (r NameRule) names(cert *x509.Certificate, node string) error {
-	nodes, any := namedNodes(cert)
-	if r == NameNode || r == NameAny && any {
-		for _, n := range nodes {
-			if n == node {
-				return nil
-			}
+	nodes, ours := namedNodes(cert)
+	if r == NameNode || r == NameAny && ours {
+		if slices.Contains(nodes, node) {
+			return nil
 		}
 		return fmt.Errorf("its certificate (%s) names %s, and the node's whole name is demanded", subject(cert), Names(cert))
 	}

@@ -68,7 +68,8 @@ every_truncation_test() ->
 
 %% Other messages of the handshake are none of its business.
 other_messages_test() ->
-    [?assertEqual(ok, check(<<"a@h">>, M)) || M <- ["", "sok", "r1234", "a", "c12345678", [0, 255]]].
+    Others = ["", "sok", "r1234", "a", "c12345678", [0, 255]],
+    [?assertEqual(ok, check(<<"a@h">>, Message)) || Message <- Others].
 
 %% The log has all three names, on one line, and not all of a long one.
 words_test() ->

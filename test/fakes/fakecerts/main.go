@@ -71,7 +71,9 @@ func run(dir, node, other string) error {
 		{"no-san", ca, func(c *x509.Certificate) { c.URIs, c.IPAddresses, c.Subject.CommonName = nil, nil, node }},
 		{"code-signing", ca, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning} }},
 		{"below", below, func(*x509.Certificate) {}},
-		{"expiring", ca, func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().Add(-60*day), time.Now().Add(10*day+time.Hour) }},
+		{"expiring", ca, func(c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = time.Now().Add(-60*day), time.Now().Add(10*day+time.Hour)
+		}},
 	} {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
