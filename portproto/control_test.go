@@ -15,11 +15,11 @@ func messages() map[string][]message {
 	return map[string][]message{
 		"vm": {
 			new(VMHello), new(Configure), new(Listen), new(CloseListener), new(Resolve), new(Dial), new(Cancel), new(Close),
-			new(Stop),
+			new(Stop), new(Reload),
 		},
 		"sidecar": {
 			new(SidecarHello), new(OK), new(Error), new(Listening), new(Resolved), new(Dialled), new(Accepted), new(Closed),
-			new(Log),
+			new(Log), new(Certificates),
 		},
 	}
 }
@@ -46,9 +46,9 @@ func TestOnlyOptionalFieldsMayBeLeftOut(t *testing.T) {
 				}
 			}
 			want := map[etf.Atom]string{
-				"configure": "cacertfile certfile data_plane keyfile password",
+				"configure": "cacertfile certfile certificate_names close_untrusted data_plane insecure_no_verify keyfile password",
 				"dialled":   "socket token",
-				"accepted":  "socket token",
+				"accepted":  "identity socket token",
 			}[m.tag()]
 			if got := strings.Join(got, " "); got != want {
 				t.Errorf("%s: %s", m.tag(), got)
@@ -120,7 +120,25 @@ func TestAppendMakesListsFit(t *testing.T) {
 			}
 		})
 	}
-	f, err := ParseFromSidecar(Append(nil, &Resolved{Addresses: make([]string, MaxAddresses+1)})[lengthLen:])
+	for n, want := range map[int]int{MaxCertificates: 7, MaxCertificates + 1: 7, 7: 7, 3: 3} {
+		many := slices.Repeat([]Certificate{{OptionCertFile, long, long}}, n)
+		f, err := ParseFromSidecar(Append(nil, &Certificates{Certificates: many})[lengthLen:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(f.(*Certificates).Certificates); got != want {
+			t.Errorf("got %d of %d certificates", got, n)
+		}
+	}
+	short := make([]Certificate, MaxCertificates+1)
+	for i := range short {
+		short[i].Option = OptionCACertFile
+	}
+	f, err := ParseFromSidecar(Append(nil, &Certificates{Certificates: short})[lengthLen:])
+	if err != nil || len(f.(*Certificates).Certificates) != MaxCertificates {
+		t.Errorf("got %v, %v", f, err)
+	}
+	f, err = ParseFromSidecar(Append(nil, &Resolved{Addresses: make([]string, MaxAddresses+1)})[lengthLen:])
 	if err != nil {
 		t.Fatal(err)
 	}

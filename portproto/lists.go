@@ -116,6 +116,54 @@ func (v *facts) appendText(b []byte) []byte {
 	})
 }
 
+// certificates is a list of at most MaxCertificates triples {atom(certfile|cacertfile), text, text}.
+type certificates []Certificate
+
+func (v *certificates) parse(t etf.Term) bool {
+	list, ok := t.(etf.List)
+	if !ok || len(list) > MaxCertificates {
+		return false
+	}
+	*v = make(certificates, len(list))
+	for i, e := range list {
+		triple, ok := e.(etf.Tuple)
+		if !ok || len(triple) != 3 {
+			return false
+		}
+		option, optionOK := triple[0].(etf.Atom)
+		subject, subjectOK := parseText(triple[1])
+		expires, expiresOK := parseText(triple[2])
+		c := Certificate{CertificateOption(option), subject, expires}
+		if !optionOK || c.Option != OptionCertFile && c.Option != OptionCACertFile || !subjectOK || !expiresOK {
+			return false
+		}
+		(*v)[i] = c
+	}
+	return true
+}
+
+func (v *certificates) term() etf.Term {
+	var list etf.List
+	left := maxFactBytes
+	for _, c := range (*v)[:min(len(*v), MaxCertificates)] {
+		subject, expires := textTerm(c.Subject), textTerm(c.Expires)
+		if left -= len(subject) + len(expires); left < 0 {
+			break
+		}
+		list = append(list, etf.Tuple{etf.Atom(c.Option), subject, expires})
+	}
+	return list
+}
+
+func (v *certificates) appendText(b []byte) []byte {
+	return appendList(b, *v, func(b []byte, c Certificate) []byte {
+		b = append(append(b, '{'), c.Option...)
+		b = appendQuoted(append(b, ','), c.Subject)
+		b = appendQuoted(append(b, ','), c.Expires)
+		return append(b, '}')
+	})
+}
+
 // parsePair gives the elements of a tuple of two, or nil.
 func parsePair(t etf.Term) (first, second etf.Term, ok bool) {
 	pair, ok := t.(etf.Tuple)

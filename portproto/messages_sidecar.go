@@ -19,6 +19,8 @@ func newFromSidecar(tag etf.Atom) message {
 		return new(Dialled)
 	case "accepted":
 		return new(Accepted)
+	case "certificates":
+		return new(Certificates)
 	case "closed":
 		return new(Closed)
 	case "log":
@@ -48,7 +50,7 @@ func (m *SidecarHello) fields() []field {
 	}
 }
 
-// OK answers [Configure] and [CloseListener].
+// OK answers [Configure], [CloseListener] and [Reload].
 type OK struct {
 	ID uint32
 }
@@ -139,17 +141,18 @@ func (m *Dialled) fields() []field {
 	}
 }
 
-// Accepted announces a channel that a peer opened. Node is the name it claims; Credit, Streams, Socket and Token are
-// as in [Dialled].
+// Accepted announces a channel that a peer opened. Node is the name it claims; Identity is what its certificate names, in words for
+// people; Credit, Streams, Socket and Token are as in [Dialled].
 type Accepted struct {
-	Channel uint32
-	Node    string
-	Address string
-	Port    uint16
-	Credit  uint32
-	Streams Mode
-	Socket  *string
-	Token   []byte
+	Channel  uint32
+	Node     string
+	Identity *string // nil if left out: the peer has no certificate that was verified
+	Address  string
+	Port     uint16
+	Credit   uint32
+	Streams  Mode
+	Socket   *string
+	Token    []byte
 }
 
 func (m *Accepted) tag() etf.Atom            { return "accepted" }
@@ -160,12 +163,32 @@ func (m *Accepted) fields() []field {
 		{"address", (*text)(&m.Address)},
 		{"channel", (*u32)(&m.Channel)},
 		{"credit", (*u32)(&m.Credit)},
+		{"identity", optionalText{&m.Identity}},
 		{"node", (*text)(&m.Node)},
 		{"port", (*u16)(&m.Port)},
 		{"socket", optionalText{&m.Socket}},
 		{"streams", &m.Streams},
 		{"token", (*optionalSecret)(&m.Token)},
 	}
+}
+
+// Certificates tells of the certificates that the sidecar has from files, each time they are others.
+type Certificates struct {
+	Certificates []Certificate // at most MaxCertificates
+}
+
+// Certificate is one of [Certificates].
+type Certificate struct {
+	Option  CertificateOption // that names the file it is from
+	Subject string            // for people
+	Expires string            // RFC 3339, in UTC
+}
+
+func (m *Certificates) tag() etf.Atom            { return "certificates" }
+func (m *Certificates) String() string           { return textForm(m) }
+func (m *Certificates) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Certificates) fields() []field {
+	return []field{{"certificates", (*certificates)(&m.Certificates)}}
 }
 
 // Closed is the last frame of a channel.

@@ -21,6 +21,8 @@ func newFromVM(tag etf.Atom) message {
 		return new(Resolve)
 	case "dial":
 		return new(Dial)
+	case "reload":
+		return new(Reload)
 	case "cancel":
 		return new(Cancel)
 	case "close":
@@ -66,6 +68,10 @@ type Configure struct {
 	Streams      Mode
 	Lanes        int // 1 to MaxLanes
 	Connections  int // 1 to MaxConnections; 0: as many as the path needs
+
+	CertificateNames CertificateNames // empty if left out, which means any
+	CloseUntrusted   *bool            // nil if left out, which means false; so InsecureNoVerify
+	InsecureNoVerify *bool
 }
 
 func (m *Configure) tag() etf.Atom            { return "configure" }
@@ -75,11 +81,14 @@ func (m *Configure) fields() []field {
 	return []field{
 		{"cacertfile", optionalText{&m.CACertFile}},
 		{"certfile", optionalText{&m.CertFile}},
+		{"certificate_names", &m.CertificateNames},
+		{"close_untrusted", optionalFlag{&m.CloseUntrusted}},
 		{"connections", within{&m.Connections, 0, MaxConnections}},
 		{"data_plane", &m.DataPlane},
 		{"hello_timeout", (*ms)(&m.HelloTimeout)},
 		{"id", (*u32)(&m.ID)},
 		{"idle_timeout", (*ms)(&m.IdleTimeout)},
+		{"insecure_no_verify", optionalFlag{&m.InsecureNoVerify}},
 		{"keep_alive", (*ms)(&m.KeepAlive)},
 		{"keyfile", optionalText{&m.KeyFile}},
 		{"lanes", within{&m.Lanes, 1, MaxLanes}},
@@ -169,6 +178,17 @@ func (m *Dial) fields() []field {
 		{"timeout", (*ms)(&m.Timeout)},
 	}
 }
+
+// Reload has the certificate files read again. Answered with [OK] when they are in use; [Certificates] comes before that if
+// they have changed.
+type Reload struct {
+	ID uint32
+}
+
+func (m *Reload) tag() etf.Atom            { return "reload" }
+func (m *Reload) String() string           { return textForm(m) }
+func (m *Reload) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Reload) fields() []field          { return []field{{"id", (*u32)(&m.ID)}} }
 
 // Cancel makes the [Resolve] or [Dial] with this ID end soon.
 type Cancel struct {

@@ -114,6 +114,20 @@ func (v optionalText) leftOut() bool              { return *v.target == nil }
 func (v optionalText) term() etf.Term             { return textTerm(**v.target) }
 func (v optionalText) appendText(b []byte) []byte { return appendQuoted(b, **v.target) }
 
+// optionalFlag is one of the atoms true and false, whose target is nil if it is left out.
+type optionalFlag struct{ target **bool }
+
+func (v optionalFlag) parse(t etf.Term) bool {
+	a, ok := t.(etf.Atom)
+	set := a == "true"
+	*v.target = &set
+	return ok && (set || a == "false")
+}
+
+func (v optionalFlag) leftOut() bool              { return *v.target == nil }
+func (v optionalFlag) term() etf.Term             { return etf.Atom(strconv.FormatBool(**v.target)) }
+func (v optionalFlag) appendText(b []byte) []byte { return strconv.AppendBool(b, **v.target) }
+
 // hidden is the text form of every secret.
 const hidden = "***"
 

@@ -51,6 +51,35 @@ func (p *DataPlane) leftOut() bool              { return *p == "" }
 func (p *DataPlane) term() etf.Term             { return etf.Atom(*p) }
 func (p *DataPlane) appendText(b []byte) []byte { return append(b, *p...) }
 
+// CertificateNames says which of its names a peer's certificate is held to: streams/WIRE.md, section 6.
+type CertificateNames string
+
+// What [Configure] may ask for.
+const (
+	CertificateNamesAny  CertificateNames = "any"
+	CertificateNamesNode CertificateNames = "node"
+	CertificateNamesHost CertificateNames = "host"
+)
+
+func (n *CertificateNames) parse(t etf.Term) bool {
+	a, ok := t.(etf.Atom)
+	*n = CertificateNames(a)
+	return ok && (*n == CertificateNamesAny || *n == CertificateNamesNode || *n == CertificateNamesHost)
+}
+
+func (n *CertificateNames) leftOut() bool              { return *n == "" }
+func (n *CertificateNames) term() etf.Term             { return etf.Atom(*n) }
+func (n *CertificateNames) appendText(b []byte) []byte { return append(b, *n...) }
+
+// CertificateOption is the field of [Configure] that names a file of certificates.
+type CertificateOption string
+
+// The options of files that hold certificates.
+const (
+	OptionCertFile   CertificateOption = "certfile"
+	OptionCACertFile CertificateOption = "cacertfile"
+)
+
 // Mode says which frames of a channel may leave its main stream: PROTOCOL.md, section 5.
 type Mode string
 

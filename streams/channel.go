@@ -2,6 +2,7 @@ package streams
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -32,6 +33,8 @@ type Channel struct {
 	laneCount int
 	out       *outbox
 	peer      Hello
+	identity  string           // what the peer's certificate names; empty if it was not verified
+	peerUse   x509.ExtKeyUsage // what the peer's certificate must be for: the role that the peer has
 }
 
 // newChannel starts the goroutines of the streams, which end with the connection and are counted in work.
@@ -93,6 +96,14 @@ func (c *Channel) Mode() lanes.Mode { return c.mode }
 
 // Peer returns the peer's hello. The caller must not change it.
 func (c *Channel) Peer() Hello { return c.peer }
+
+// certificates returns what the peer has shown, its own certificate first.
+func (c *Channel) certificates() []*x509.Certificate {
+	return c.conns[0].ConnectionState().TLS.PeerCertificates
+}
+
+// Identity returns what the peer's certificate names, for people; nothing if it has none, or none that was verified.
+func (c *Channel) Identity() string { return c.identity }
 
 // Remote returns the peer's address, which changes if its network path does.
 func (c *Channel) Remote() netip.AddrPort { return addrPort(c.conns[0].RemoteAddr()) }

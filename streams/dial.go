@@ -2,7 +2,7 @@ package streams
 
 import (
 	"context"
-	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -331,14 +331,17 @@ func handshakeFailure(err error) (Code, error) {
 			}
 			return CodePeerRefused, err
 		}
-		return alertFailure(e)
+		return alertFailure(e, x509.ExtKeyUsageServerAuth)
 	}
 	if e, ok := errors.AsType[*quic.VersionNegotiationError](err); ok {
 		return CodeWireVersion, fmt.Errorf("the peer speaks QUIC versions %v, this node %v", e.Theirs, e.Ours)
 	}
 	if e, ok := errors.AsType[*quic.ApplicationError](err); ok {
-		if ErrorCode(e.ErrorCode) == CloseWireVersion {
+		switch ErrorCode(e.ErrorCode) {
+		case CloseWireVersion:
 			return CodeWireVersion, closedBy(e)
+		case CloseRefused:
+			return CodePeerRefused, fmt.Errorf("%w: its log says why", closedBy(e))
 		}
 		return CodePeerRefused, closedBy(e)
 	}
@@ -349,37 +352,6 @@ func handshakeFailure(err error) (Code, error) {
 		return CodeUnreachable, err
 	}
 	return CodeInternal, err
-}
-
-// alertFailure gives a failed TLS handshake its code and words. RFC 8446, section 6.2 has the alerts.
-func alertFailure(e *quic.TransportError) (Code, error) {
-	const (
-		firstAlert            = 0x100 // RFC 9001, section 4.8
-		noApplicationProtocol = 120
-		badCertificate        = 42
-		lastAboutCertificates = 49
-		certificateRequired   = 116
-	)
-	alert := uint8(e.ErrorCode - firstAlert)
-	words := tls.AlertError(alert).Error()
-	switch {
-	case alert == noApplicationProtocol && e.Remote:
-		return CodeWireVersion, fmt.Errorf("the peer speaks QUIC but not %s, which is what this node speaks: "+
-			"it is another version of quic_dist or another program", alpn)
-	case alert == noApplicationProtocol:
-		return CodeWireVersion, fmt.Errorf("the peer speaks QUIC and does not name %s, which is what this node speaks: "+
-			"it is another program (%w)", alpn, e)
-	case e.Remote && (alert >= badCertificate && alert <= lastAboutCertificates || alert == certificateRequired):
-		return CodeUntrusted, fmt.Errorf("the peer refuses this node's certificate (%s): check that its authority "+
-			"issued certfile, for client authentication, and that it is not expired", words)
-	case e.Remote:
-		return CodePeerRefused, fmt.Errorf("the peer ended the TLS handshake (%s)", words)
-	}
-	if why, ok := errors.AsType[*tls.CertificateVerificationError](e); ok {
-		return CodeUntrusted, fmt.Errorf("this node refuses the peer's certificate: %w: "+
-			"check the peer's certfile and this node's cacertfile", why.Err)
-	}
-	return CodeUntrusted, fmt.Errorf("this node ended the TLS handshake: %w", e)
 }
 
 // introduce is the dialler's side of WIRE.md, section 3. If it does not end in a channel, it closes the connection.
@@ -397,6 +369,11 @@ func (e *Endpoint) introduce(ctx context.Context, o outcome, d Dial) (*Channel, 
 		}
 		closeConn(conn, CloseInternal, "")
 		code, why := handshakeFailure(err)
+		if code == CodePeerRefused {
+			if doubts := o.settings.doubts(d.Local); doubts != nil {
+				why = fmt.Errorf("%w; %w", why, doubts)
+			}
+		}
 		return nil, code, why
 	}
 	main, err := conn.OpenStreamSync(ctx)
@@ -422,6 +399,9 @@ func (e *Endpoint) introduce(ctx context.Context, o outcome, d Dial) (*Channel, 
 	if peer.Node != d.Node {
 		words := fmt.Errorf("the node there is %s: what says where %s is, its name, a table or epmd, leads elsewhere", peer.Node, d.Node)
 		closeConn(conn, CloseNone, words.Error())
+		if o.settings.byCertificate() {
+			words = fmt.Errorf("%w; its certificate names %s", words, Names(conn.ConnectionState().TLS.PeerCertificates[0]))
+		}
 		return nil, CodePeerRefused, words
 	}
 	if err := e.authenticate(o.settings, conn, peer); err != nil {
@@ -435,10 +415,14 @@ func (e *Endpoint) introduce(ctx context.Context, o outcome, d Dial) (*Channel, 
 			return fail(err)
 		}
 	}
-	c, err := e.adopt(conns, main, peer, agreed)
-	if err != nil {
+	c, err := e.adopt(conns, main, peer, agreed, o.settings, x509.ExtKeyUsageServerAuth)
+	if errors.Is(err, errStopping) {
 		closeConn(conn, CloseStopping, err.Error())
 		return nil, CodeCancelled, err
+	}
+	if err != nil {
+		closeConn(conn, CloseRefused, "")
+		return nil, CodeUntrusted, err
 	}
 	return c, "", nil
 }

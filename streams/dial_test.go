@@ -33,7 +33,7 @@ func stranger(t testing.TB, protocol string, handle func(*quic.Conn)) netip.Addr
 	if err != nil {
 		t.Fatal(err)
 	}
-	conf := id.serverTLS()
+	conf := (&Config{Identity: id}).serverTLS()
 	conf.NextProtos = []string{protocol}
 	conn, at := udp(t)
 	transport := &quic.Transport{Conn: conn}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"sync"
@@ -42,6 +43,12 @@ type Config struct {
 	Streams      lanes.Mode   // which frames may use lanes, at most
 	Lanes        int          // how many, at most
 	Connections  int          // how many QUIC connections a channel has, at most; 0: one, or several to a peer that is far
+
+	NameRule         NameRule        // what a peer's certificate must name
+	CloseUntrusted   bool            // Reload ends channels whose peers are not trusted any more
+	InsecureNoVerify bool            // peers' certificates are not looked at, whatever Identity says
+	FilePoll         time.Duration   // how often the files of Identity are looked at; 0: a default
+	Reloaded         func(*Identity) // is told of another identity that Reload has put in place; nil: nobody is
 }
 
 // settings is what is derived from a Config, and never changes once made.
@@ -66,6 +73,9 @@ func newSettings(cfg Config) (*settings, error) {
 	if cfg.MaxPending <= 0 {
 		cfg.MaxPending = defaultMaxPending
 	}
+	if cfg.FilePoll <= 0 {
+		cfg.FilePoll = defaultFilePoll
+	}
 	if cfg.Streams == lanes.Single {
 		cfg.Lanes = 0
 	}
@@ -76,8 +86,8 @@ func newSettings(cfg Config) (*settings, error) {
 	connectionWindow := uint64(1+cfg.Lanes) * maxReceiveWindow
 	return &settings{
 		Config: cfg,
-		server: cfg.Identity.serverTLS(),
-		client: cfg.Identity.clientTLS(),
+		server: cfg.serverTLS(),
+		client: cfg.clientTLS(),
 		quic: quic.Config{
 			MaxIdleTimeout:                 cfg.IdleTimeout,
 			KeepAlivePeriod:                cfg.KeepAlive,
@@ -129,7 +139,8 @@ type Endpoint struct {
 	accepted chan *Channel // from greet to Accept; unbuffered, since whoever waits there counts as pending
 	refusals bucket        // how many failed inbound connections are logged
 
-	listening sync.Mutex // serialises Listen and CloseListener; taken before mu
+	listening   sync.Mutex // serialises Listen and CloseListener; taken before mu
+	configuring sync.Mutex // serialises Reconfigure and Reload; taken before mu
 
 	mu         sync.Mutex // guards what follows; held for no call that blocks
 	stopped    bool
@@ -161,6 +172,12 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 
 // Reconfigure makes cfg serve connections that begin from now on. A new ResetKey serves new sockets only.
 func (e *Endpoint) Reconfigure(cfg Config) error {
+	e.configuring.Lock()
+	defer e.configuring.Unlock()
+	return e.reconfigureLocked(cfg)
+}
+
+func (e *Endpoint) reconfigureLocked(cfg Config) error {
 	s, err := newSettings(cfg)
 	if err != nil {
 		return err
@@ -174,6 +191,13 @@ func (e *Endpoint) Reconfigure(cfg Config) error {
 func (e *Endpoint) Run(ctx context.Context) error {
 	unwatch := context.AfterFunc(ctx, func() { e.end(errStopping) })
 	defer unwatch()
+	if e.enter() {
+		// Owns what is remembered of the files; ends with life; is waited for below.
+		go func() {
+			defer e.work.Done()
+			e.watch()
+		}()
+	}
 	<-e.life.Done()
 
 	e.mu.Lock()
@@ -216,15 +240,29 @@ func (e *Endpoint) enter() bool {
 	return !e.stopped
 }
 
-// adopt makes a channel of connections whose hellos are exchanged, of which the first has the main stream. Run closes it; its
-// end removes it.
-func (e *Endpoint) adopt(conns []*quic.Conn, main *quic.Stream, peer Hello, a agreement) (*Channel, error) {
+// adopt makes a channel of connections whose hellos are exchanged, of which the first has the main stream, with a peer that was
+// authenticated by s. Run closes it; its end removes it. The error is errStopping, or why the peer is not trusted by what has
+// been configured meanwhile.
+func (e *Endpoint) adopt(conns []*quic.Conn, main *quic.Stream, peer Hello, a agreement, s *settings, use x509.ExtKeyUsage) (*Channel, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	for current := e.current.Load(); current != s; current = e.current.Load() {
+		e.mu.Unlock()
+		err := current.trusts(conns[0].ConnectionState().TLS.PeerCertificates, peer.Node, use)
+		e.mu.Lock()
+		if err != nil {
+			return nil, err
+		}
+		s = current
+	}
 	if e.stopped {
 		return nil, errStopping
 	}
 	c := newChannel(conns, main, peer, a, &e.work)
+	c.peerUse = use
+	if s.byCertificate() {
+		c.identity = Names(c.certificates()[0])
+	}
 	e.channels[c] = struct{}{}
 	e.work.Add(1)
 	context.AfterFunc(conns[0].Context(), func() {
@@ -239,9 +277,9 @@ func (e *Endpoint) adopt(conns []*quic.Conn, main *quic.Stream, peer Hello, a ag
 // authenticate is the step between the hellos and the first distribution byte, where each side makes sure that the
 // peer is who it says it is. Both roles pass it with the peer's hello known: the acceptor before it answers with its
 // own, the dialler before it hands the channel out. What authenticates today is the certificate, which TLS has
-// verified and the identity compares with the claimed name, and that takes no message. A proof that does take
+// verified and which must name the node that the hello claims, and that takes no message. A proof that does take
 // messages has its place here and nowhere else: after this nothing but distribution frames travels on the main
 // stream, and before this nothing of it has reached a BEAM.
 func (e *Endpoint) authenticate(s *settings, conn *quic.Conn, peer Hello) error {
-	return s.Identity.admits(conn.ConnectionState().TLS.PeerCertificates, peer.Node)
+	return s.admits(conn.ConnectionState().TLS.PeerCertificates, peer.Node)
 }

@@ -2,6 +2,7 @@ package streams
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -14,8 +15,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -33,99 +36,58 @@ type IdentityFiles struct {
 	CAFile   string
 }
 
-// An Identity is what a sidecar shows to its peers and by what it judges theirs.
+// An Identity is what a sidecar shows to its peers and by what it judges theirs. It never changes: what the files hold later
+// is another (reload).
 type Identity struct {
-	// Warnings are lines for the operator about what was loaded: it is used, but peers may well refuse it.
+	// Warnings are lines for the operator about what was loaded: it is used, but peers may well refuse it. What time brings
+	// about is told by expiring.
 	Warnings []string
 
-	cert  tls.Certificate
-	roots *x509.CertPool // nil: every certificate is accepted
+	files       IdentityFiles
+	stamp       stamp // of the files, before they were read
+	cert        tls.Certificate
+	chain       []*x509.Certificate // of CertFile; empty if the certificate is ephemeral
+	authorities []*x509.Certificate // of CAFile
+	roots       *x509.CertPool      // the same; nil: there is no CAFile
 }
 
 // LoadIdentity reads the files. Its errors are of CodeBadCertificate and name the file and what to do.
-func LoadIdentity(files IdentityFiles) (*Identity, error) {
-	id := &Identity{}
+func LoadIdentity(files IdentityFiles) (*Identity, error) { return loadIdentity(files, nil) }
+
+// loadIdentity keeps the ephemeral certificate that the identity before had, if there is one and none is given.
+func loadIdentity(files IdentityFiles, before *Identity) (*Identity, error) {
+	id := &Identity{files: files, stamp: stampOf(files)}
 	var err error
 	switch {
 	case files.CertFile == "" && files.KeyFile != "":
 		return nil, badFile(files.KeyFile, "a key file without a certificate file: set certfile too")
+	case files.CertFile == "" && before != nil:
+		id.cert = before.cert
 	case files.CertFile == "":
 		id.cert, err = ephemeral(time.Now())
 	default:
-		id.cert, err = loadPair(files)
+		id.cert, id.chain, err = loadPair(files)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if files.CAFile != "" {
-		if id.roots, err = loadRoots(files.CAFile); err != nil {
+		if id.authorities, err = LoadCertificates(files.CAFile); err != nil {
 			return nil, err
+		}
+		id.roots = x509.NewCertPool()
+		for _, c := range id.authorities {
+			id.roots.AddCert(c)
 		}
 	}
 	id.Warnings = warnings(files, id.cert.Leaf, time.Now())
 	return id, nil
 }
 
-// verify judges a peer's certificate by WIRE.md, section 6: chain, validity and use, for the role that the peer has.
-func (id *Identity) verify(state tls.ConnectionState, use x509.ExtKeyUsage) error {
-	if id.roots == nil {
-		return nil
-	}
-	if len(state.PeerCertificates) == 0 {
-		return errors.New("the peer has no certificate")
-	}
-	intermediates := x509.NewCertPool()
-	for _, c := range state.PeerCertificates[1:] {
-		intermediates.AddCert(c)
-	}
-	leaf := state.PeerCertificates[0]
-	_, err := leaf.Verify(x509.VerifyOptions{Roots: id.roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{use}})
-	if err != nil {
-		return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
-	}
-	return nil
-}
-
-// admits is the one place where the certificate that a peer has proved to own and the node name that it claims meet.
-// The chain has passed verify, or is empty or worthless if this identity has no authority. It admits every name: what
-// a certificate must say about its node's name is not part of this version of the wire.
-func (id *Identity) admits(chain []*x509.Certificate, node string) error {
-	return nil
-}
-
-// serverTLS is the configuration of the side that was dialled.
-func (id *Identity) serverTLS() *tls.Config {
-	conf := &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		NextProtos:   []string{alpn},
-		Certificates: []tls.Certificate{id.cert},
-		// A resumed session would skip the certificates, and with one connection for each pair of nodes it saves
-		// nothing.
-		SessionTicketsDisabled: true,
-	}
-	if id.roots != nil {
-		// crypto/tls judges a dialler exactly as verify would, and tells it why it was refused in a finer alert.
-		conf.ClientAuth = tls.RequireAndVerifyClientCert
-		conf.ClientCAs = id.roots
-	}
-	return conf
-}
-
-// clientTLS is the configuration of the dialler.
-func (id *Identity) clientTLS() *tls.Config {
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		NextProtos: []string{alpn},
-		// Shown even if the peer's list of authorities does not have its issuer: the peer's refusal then says so,
-		// which "no certificate" would not.
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &id.cert, nil },
-		// Skips the check of the host name, which a node's certificate need not hold, and with it all others: these
-		// are VerifyConnection's.
-		InsecureSkipVerify: true,
-		VerifyConnection: func(state tls.ConnectionState) error {
-			return id.verify(state, x509.ExtKeyUsageServerAuth)
-		},
-	}
+// Own returns the certificate that is shown to peers, and its key.
+func (id *Identity) Own() (*x509.Certificate, crypto.Signer) {
+	key, _ := id.cert.PrivateKey.(crypto.Signer) // loadKey returns no other
+	return id.cert.Leaf, key
 }
 
 func badFile(file, format string, args ...any) *Error {
@@ -163,10 +125,10 @@ func ephemeral(now time.Time) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
 }
 
-func loadPair(files IdentityFiles) (tls.Certificate, error) {
-	chain, err := loadCertificates(files.CertFile)
+func loadPair(files IdentityFiles) (tls.Certificate, []*x509.Certificate, error) {
+	chain, err := LoadCertificates(files.CertFile)
 	if err != nil {
-		return tls.Certificate{}, err
+		return tls.Certificate{}, nil, err
 	}
 	keyFile := files.KeyFile
 	if keyFile == "" {
@@ -174,14 +136,14 @@ func loadPair(files IdentityFiles) (tls.Certificate, error) {
 	}
 	key, err := loadKey(keyFile, files.Password)
 	if err != nil {
-		return tls.Certificate{}, err
+		return tls.Certificate{}, nil, err
 	}
 	if !belongs(chain[0], key) {
 		if i := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return belongs(c, key) }); i > 0 {
-			return tls.Certificate{}, badFile(files.CertFile,
+			return tls.Certificate{}, nil, badFile(files.CertFile,
 				"the key in %s belongs to certificate %d of the file: the node's own certificate must come first", keyFile, i+1)
 		}
-		return tls.Certificate{}, badFile(files.CertFile,
+		return tls.Certificate{}, nil, badFile(files.CertFile,
 			"certificate (%s) and key (in %s) do not belong together: give the key with which the certificate was requested",
 			subject(chain[0]), keyFile)
 	}
@@ -189,7 +151,7 @@ func loadPair(files IdentityFiles) (tls.Certificate, error) {
 	for _, c := range chain {
 		pair.Certificate = append(pair.Certificate, c.Raw)
 	}
-	return pair, nil
+	return pair, chain, nil
 }
 
 func belongs(cert *x509.Certificate, key crypto.Signer) bool {
@@ -197,20 +159,8 @@ func belongs(cert *x509.Certificate, key crypto.Signer) bool {
 	return ok && public.Equal(key.Public())
 }
 
-func loadRoots(file string) (*x509.CertPool, error) {
-	certs, err := loadCertificates(file)
-	if err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	for _, c := range certs {
-		roots.AddCert(c)
-	}
-	return roots, nil
-}
-
-// loadCertificates returns all certificates of the file, at least one.
-func loadCertificates(file string) ([]*x509.Certificate, error) {
+// LoadCertificates returns all certificates of the file, at least one.
+func LoadCertificates(file string) ([]*x509.Certificate, error) {
 	blocks, err := readPEM(file)
 	if err != nil {
 		return nil, err
@@ -285,11 +235,14 @@ func loadKey(file string, password []byte) (crypto.Signer, error) {
 	}
 }
 
+// maxFile bounds what is read of a file. The authorities of a whole operating system have a quarter of a megabyte.
+const maxFile = 4 << 20
+
 // readPEM returns the PEM blocks of the file, at least one.
 func readPEM(file string) ([]*pem.Block, error) {
-	data, err := os.ReadFile(file)
+	data, err := readFile(file)
 	if err != nil {
-		return nil, badFile(file, "cannot be read: %w", errors.Unwrap(err))
+		return nil, badFile(file, "cannot be read: %w", err)
 	}
 	var blocks []*pem.Block
 	for rest := data; ; {
@@ -311,6 +264,23 @@ func readPEM(file string) ([]*pem.Block, error) {
 	}
 }
 
+// readFile reads a file of at most maxFile bytes.
+func readFile(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, errors.Unwrap(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	switch {
+	case err != nil:
+		return nil, errors.Unwrap(err)
+	case len(data) > maxFile:
+		return nil, fmt.Errorf("it has more than %d bytes", maxFile)
+	}
+	return data, nil
+}
+
 func types(blocks []*pem.Block) string {
 	names := make([]string, len(blocks))
 	for i, b := range blocks {
@@ -321,7 +291,7 @@ func types(blocks []*pem.Block) string {
 
 func subject(c *x509.Certificate) string {
 	if s := c.Subject.String(); s != "" {
-		return s
+		return printable(s)
 	}
 	return fmt.Sprintf("serial number %x", c.SerialNumber)
 }
@@ -338,9 +308,6 @@ func warnings(files IdentityFiles, leaf *x509.Certificate, now time.Time) []stri
 	warn := func(format string, args ...any) {
 		found = append(found, files.CertFile+": "+fmt.Sprintf(format, args...))
 	}
-	if now.After(leaf.NotAfter) {
-		warn("the certificate expired at %s: renew it", leaf.NotAfter.Format(time.RFC3339))
-	}
 	if now.Before(leaf.NotBefore) {
 		warn("the certificate is not valid before %s: check the clock", leaf.NotBefore.Format(time.RFC3339))
 	}
@@ -352,5 +319,15 @@ func warnings(files IdentityFiles, leaf *x509.Certificate, now time.Time) []stri
 			warn("the certificate is not for client authentication: this node will not be able to dial peers")
 		}
 	}
+	if keyFile := cmp.Or(files.KeyFile, files.CertFile); readableByAll(keyFile) {
+		found = append(found, keyFile+": every user of this host can read the private key: chmod 600 it")
+	}
 	return found
+}
+
+// readableByAll tells of a file that anybody on this host may read. Groups are not looked at: containers are given their secrets
+// by group.
+func readableByAll(file string) bool {
+	info, err := os.Stat(file)
+	return err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o004 != 0
 }

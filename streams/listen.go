@@ -3,6 +3,7 @@ package streams
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -76,6 +77,7 @@ func (e *Endpoint) Listen(node string, addr string, portMin, portMax uint16) (ne
 	e.listener = l
 	e.mu.Unlock()
 	e.release(s) // the listener keeps it from here on
+	e.current.Load().warnOfOwnName(node)
 	// Owns the acceptance of connections; ends with the listener; Run waits, since Listen has entered.
 	e.work.Go(func() { e.acceptConns(l) })
 	return s.local, nil
@@ -308,10 +310,12 @@ func (e *Endpoint) turnAway(a *arrival, conn *quic.Conn, code ErrorCode, err err
 // other at once, one gives up.
 func (e *Endpoint) logRefusal(a *arrival, from net.Addr, err error) {
 	level := slog.LevelWarn
-	if end, ok := errors.AsType[*EndError](err); ok && (end.Reason == PeerClosed || end.Reason == ConnectionLost) {
-		if _, alert := errors.AsType[*quic.TransportError](end.Err); !alert {
-			level = slog.LevelInfo
-		}
+	alert, isTransport := errors.AsType[*quic.TransportError](err)
+	if end, ok := errors.AsType[*EndError](err); ok && (end.Reason == PeerClosed || end.Reason == ConnectionLost) && !isTransport {
+		level = slog.LevelInfo
+	}
+	if isTransport && alert.ErrorCode.IsCryptoError() {
+		_, err = alertFailure(alert, x509.ExtKeyUsageClientAuth)
 	}
 	if a.settings.Log.Enabled(context.Background(), level) && e.refusals.take(time.Now()) {
 		a.settings.Log.Log(context.Background(), level, "inbound connection turned away",
@@ -381,9 +385,12 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, 
 			return late(context.Cause(conn.Context()))
 		}
 	}
-	c, err := e.adopt(conns, main, peer, agreed)
-	if err != nil {
+	c, err := e.adopt(conns, main, peer, agreed, a.settings, x509.ExtKeyUsageClientAuth)
+	if errors.Is(err, errStopping) {
 		return nil, CloseStopping, err
+	}
+	if err != nil {
+		return nil, CloseRefused, err
 	}
 	return c, CloseNone, nil
 }

@@ -13,7 +13,7 @@ func TestPacketConnKeepsTheFastPaths(t *testing.T) {
 	gso := func(conn net.PacketConn) bool {
 		transport := &quic.Transport{Conn: conn}
 		defer transport.Close()
-		c, err := transport.Dial(within(t), net.UDPAddrFromAddrPort(at), identity(t, IdentityFiles{}).clientTLS(), nil)
+		c, err := transport.Dial(within(t), net.UDPAddrFromAddrPort(at), (&Config{Identity: identity(t, IdentityFiles{})}).clientTLS(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

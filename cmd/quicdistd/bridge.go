@@ -16,6 +16,8 @@ import (
 )
 
 const (
+	reloadTimeout = 10 * time.Second // nothing of it waits but for a disk
+
 	helloTimeout = 10 * time.Second       // for the VM's hello (PROTOCOL.md, section 3)
 	stopLinger   = 500 * time.Millisecond // for all channels to deliver what the VM sent (section 8)
 	stopGrace    = 100 * time.Millisecond // for goroutines to end after that
@@ -196,6 +198,11 @@ func (b *bridge) handle(body []byte, hangUp context.CancelCauseFunc) error {
 		return b.request(m.ID, m.Timeout, func(ctx context.Context) (portproto.Frame, error) {
 			return nil, b.dial(ctx, endpoint, m)
 		})
+	case *portproto.Reload:
+		endpoint := b.endpoint
+		return b.request(m.ID, reloadTimeout, func(context.Context) (portproto.Frame, error) {
+			return &portproto.OK{ID: m.ID}, endpoint.Reload()
+		})
 	case *portproto.Cancel:
 		b.cancel(m.ID)
 	case *portproto.Close:
@@ -252,15 +259,37 @@ func (b *bridge) configure(m *portproto.Configure, hangUp context.CancelCauseFun
 		Build: build, ResetKey: m.ResetKey, Identity: identity, Log: b.log.Logger,
 		KeepAlive: m.KeepAlive, IdleTimeout: m.IdleTimeout, HelloTimeout: m.HelloTimeout,
 		Lanes: m.Lanes, Connections: m.Connections,
+		CloseUntrusted: isSet(m.CloseUntrusted), InsecureNoVerify: isSet(m.InsecureNoVerify),
+		Reloaded: b.tellCertificates,
 	}
 	config.Streams, _ = lanes.ParseMode(string(m.Streams)) // the codec knows the same modes
+	config.NameRule, _ = streams.ParseNameRule(string(m.CertificateNames))
 	if b.endpoint != nil {
 		err = b.endpoint.Reconfigure(config)
 	} else {
 		err = b.prepare(config, m.DataPlane, hangUp)
 	}
+	if err == nil {
+		b.tellCertificates(identity)
+	}
 	b.answer(m.ID, &portproto.OK{ID: m.ID}, err)
 	return nil
+}
+
+// tellCertificates tells the VM which certificates are in use.
+func (b *bridge) tellCertificates(identity *streams.Identity) {
+	var f portproto.Certificates
+	for _, c := range identity.Certificates() {
+		option := portproto.OptionCertFile
+		if c.Authority {
+			option = portproto.OptionCACertFile
+		}
+		f.Certificates = append(f.Certificates, portproto.Certificate{
+			Option: option, Subject: c.Subject, Expires: c.NotAfter.UTC().Format(time.RFC3339),
+		})
+	}
+	b.log.frame("to the VM", &f)
+	_ = b.w.Write(&f) // a VM that is gone shows as end of file
 }
 
 // prepare makes and starts the endpoint, and the sockets if the data plane is to use them.
@@ -284,6 +313,8 @@ func (b *bridge) prepare(config streams.Config, plane portproto.DataPlane, hangU
 	b.start(endpoint, hangUp)
 	return nil
 }
+
+func isSet(flag *bool) bool { return flag != nil && *flag }
 
 func deref(s *string) string {
 	if s == nil {
@@ -316,10 +347,14 @@ func (b *bridge) start(endpoint *streams.Endpoint, hangUp context.CancelCauseFun
 				return // with base, or with the endpoint
 			}
 			b.open(conn, func(o opening) portproto.Frame {
-				return &portproto.Accepted{
+				f := &portproto.Accepted{
 					Channel: o.id, Node: conn.Peer().Node, Address: o.at.Addr().String(), Port: o.at.Port(),
 					Credit: o.credit, Streams: o.streams, Socket: o.socket, Token: o.token,
 				}
+				if identity := conn.Identity(); identity != "" {
+					f.Identity = &identity
+				}
+				return f
 			})
 		}
 	})

@@ -97,6 +97,7 @@ func TestRequestsBeforeConfigureAreRefused(t *testing.T) {
 		&portproto.CloseListener{ID: 2},
 		&portproto.Resolve{ID: 3, Host: "127.0.0.1", Timeout: time.Second},
 		&portproto.Dial{ID: 4, Node: "b@h", Local: "a@h", Targets: []portproto.Target{{Host: "127.0.0.1", Port: 1}}},
+		&portproto.Reload{ID: 5},
 	}
 	for i, request := range requests {
 		v.put(request)

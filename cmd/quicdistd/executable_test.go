@@ -119,6 +119,10 @@ func TestExecutableExplainsItself(t *testing.T) {
 	if err != nil || string(out) != "quicdistd "+build+", protocol 1\n" {
 		t.Errorf("version: %q, %v", out, err)
 	}
+	out, err = executable("cert", "-h").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "usage: quicdistd cert COMMAND") {
+		t.Errorf("cert -h: %q, %v", out, err)
+	}
 	for _, args := range [][]string{{"help"}, {"version", "please"}} {
 		out, err := executable(args...).CombinedOutput()
 		var exit *exec.ExitError

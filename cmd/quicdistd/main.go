@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"syscall"
 
+	"quic_dist/certs"
 	"quic_dist/portproto"
 )
 
@@ -32,9 +33,12 @@ func main() {
 		fmt.Printf("quicdistd %s, protocol %d\n", build, portproto.Protocol)
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == "cert" {
+		os.Exit(certs.Main(os.Args[2:], os.Stdout, os.Stderr))
+	}
 	if len(os.Args) > 1 || isTerminal(os.Stdin) {
 		fmt.Fprintf(os.Stderr, "quicdistd %s is the sidecar of an Erlang node and is started by it: erl -proto_dist quic\n"+
-			"usage: quicdistd version\n", build)
+			"usage: quicdistd version | cert ...\n", build)
 		os.Exit(exitUsage)
 	}
 	os.Exit(run())

@@ -30,11 +30,14 @@ type vm struct {
 
 	send sync.Mutex // keeps frames whole on stdin
 
-	mu       sync.Mutex
-	change   sync.Cond
-	held     bool              // nothing is read while the test holds the VM
-	answers  []portproto.Frame // in order: everything but data, credit, log and closed
-	logs     []*portproto.Log
+	mu      sync.Mutex
+	change  sync.Cond
+	held    bool              // nothing is read while the test holds the VM
+	answers []portproto.Frame // in order: everything but data, credit, log, certificates and closed
+	logs    []*portproto.Log
+
+	certificates []*portproto.Certificates
+
 	channels map[uint32]*vmChannel
 	broken   []string // by the sidecar
 	silent   bool     // the sidecar's end of its stdout was reached
@@ -138,6 +141,8 @@ func (v *vm) sortLocked(f portproto.Frame) {
 	switch f := f.(type) {
 	case *portproto.Log:
 		v.logs = append(v.logs, f)
+	case *portproto.Certificates:
+		v.certificates = append(v.certificates, f)
 	case *portproto.Data:
 		c := v.channels[f.Channel]
 		switch {

@@ -9,7 +9,7 @@
 -export([childspecs/0]).
 -export([listen/1, listen/2, address/0, address/1, accept/1, accept_connection/5, close/1]).
 -export([select/1, setup/5, is_node_name/1]).
--export([info/0]).
+-export([info/0, reload/0]).
 -export_type([listener/0]).
 
 -include_lib("kernel/include/net_address.hrl").
@@ -33,6 +33,12 @@ childspecs() ->
 -spec info() -> #{atom() => term()} | {error, quic_dist_port:reason()}.
 info() ->
     quic_dist_port:info().
+
+%% @doc Has changed certificate files taken into use now, and not at the sidecar's next look: see
+%% {@link quic_dist_port:reload/0}.
+-spec reload() -> ok | {error, quic_dist_port:reason()}.
+reload() ->
+    quic_dist_port:reload().
 
 %% Listening
 
@@ -148,8 +154,8 @@ acceptor(Kernel, Monitor) ->
             exit({shutdown, Reason})
     end.
 
-offer(Kernel, Ctrl, #{address := Ip, udp_port := UdpPort}) ->
-    Kernel ! {accept, self(), {Ctrl, {Ip, UdpPort}}, ?FAMILY, ?PROTOCOL},
+offer(Kernel, Ctrl, #{address := Ip, udp_port := UdpPort, claim := Claim}) ->
+    Kernel ! {accept, self(), {Ctrl, {Ip, UdpPort}, Claim}, ?FAMILY, ?PROTOCOL},
     receive
         {Kernel, controller, Supervisor} ->
             %% If the channel has ended meanwhile, the supervisor finds that out.
@@ -163,22 +169,27 @@ offer(Kernel, Ctrl, #{address := Ip, udp_port := UdpPort}) ->
     end.
 
 %% @doc Starts the connection supervisor of an accepted channel, which answers the distribution
-%% handshake. Called by net_kernel.
+%% handshake, in which the peer has to keep the name that it gave our sidecar. Called by
+%% net_kernel.
 -spec accept_connection(
     pid(),
-    {quic_dist_plane:ctrl(), {inet:ip_address(), inet:port_number()}},
+    {
+        quic_dist_plane:ctrl(),
+        {inet:ip_address(), inet:port_number()},
+        quic_dist_peer:claim()
+    },
     node(),
     [node()],
     timeout()
 ) -> pid().
-accept_connection(Acceptor, {Ctrl, Address}, MyNode, Allowed, SetupTime) ->
+accept_connection(Acceptor, {Ctrl, Address, Claim}, MyNode, Allowed, SetupTime) ->
     Kernel = self(),
     start(
         fun() ->
             receive
                 {Acceptor, controller} ->
                     Timer = dist_util:start_timer(SetupTime),
-                    Hs = quic_dist_plane:hs_data(Ctrl),
+                    Hs = quic_dist_peer:held_to(Claim, Address, quic_dist_plane:hs_data(Ctrl)),
                     dist_util:handshake_other_started(Hs#hs_data{
                         kernel_pid = Kernel,
                         this_node = MyNode,

@@ -31,6 +31,9 @@
     streams := single | bulk | sender,
     lanes := 1..64,
     connections := auto | 1..16,
+    certificate_names := any | node | host,
+    close_untrusted := boolean(),
+    insecure_no_verify := boolean(),
     log_level := error | warning | notice | info | debug,
     sources := #{atom() => source()}
 }.
@@ -50,6 +53,9 @@
     streams => bulk,
     lanes => 8,
     connections => auto,
+    certificate_names => any,
+    close_untrusted => false,
+    insecure_no_verify => false,
     log_level => notice
 }).
 
@@ -141,6 +147,16 @@ accept(connections, Value) when
     {ok, Value};
 accept(connections, _) ->
     {error, "auto, or 1 to 16"};
+accept(certificate_names, Value) ->
+    case lists:member(Value, [any, node, host]) of
+        true -> {ok, Value};
+        false -> {error, "any, node or host"}
+    end;
+accept(Key, Value) when Key =:= close_untrusted; Key =:= insecure_no_verify ->
+    case is_boolean(Value) of
+        true -> {ok, Value};
+        false -> {error, "true or false"}
+    end;
 accept(log_level, Value) ->
     case lists:member(Value, [error, warning, notice, info, debug]) of
         true -> {ok, Value};
@@ -149,7 +165,8 @@ accept(log_level, Value) ->
 accept(_, _) ->
     {error,
         "one of certfile, keyfile, password, cacertfile, listen_address, listen_port, nodes, "
-        "executable, data_plane, streams, lanes, connections, log_level"}.
+        "executable, data_plane, streams, lanes, connections, certificate_names, close_untrusted, "
+        "insecure_no_verify, log_level"}.
 
 nonempty_text(Value, Accepted) ->
     case text(Value) of

@@ -24,7 +24,7 @@
 
 -export([start_link/0]).
 -export([await/0, listen/1, close_listener/0, accept/1, resolve/2, dial/1, attach/3, release/1]).
--export([options/0, info/0]).
+-export([options/0, info/0, reload/0]).
 -export([callback_mode/0, init/1, terminate/3, format_status/1]).
 -export([down/3, starting/3, configuring/3, up/3]).
 -export_type([channel/0, listener/0, reason/0, streams/0]).
@@ -46,12 +46,14 @@
     udp_port := inet:port_number(),
     streams := streams(),
     credit := non_neg_integer(),
+    claim => quic_dist_peer:claim(),
     socket => binary(),
     token => binary()
 }.
 %% A channel: its number, the Erlang port of its sidecar, where the peer's sidecar is, the mode that
-%% both sidecars use, and the way its data takes: the bytes that may be written to the port at
-%% first; or the path of a socket and the token that opens it.
+%% both sidecars use, who the peer claims to be if it was the peer that opened it, and the way its
+%% data takes: the bytes that may be written to the port at first; or the path of a socket and the
+%% token that opens it.
 
 -type streams() :: single | bulk | sender.
 %% What may leave the main stream of a channel: nothing, fragmented messages, or all that names its
@@ -59,6 +61,14 @@
 
 -type reason() :: {Code :: atom(), Text :: string()}.
 %% Code is one of portproto/PROTOCOL.md, section 7, or `down': there is no sidecar.
+
+-type certificate() :: #{
+    option := certfile | cacertfile,
+    subject := binary(),
+    expires := binary(),
+    system_time := integer()
+}.
+%% What the sidecar tells of one in a file; when it expires twice, as text and in seconds.
 
 -record(data, {
     config :: {ok, quic_dist_config:options()} | {error, string()},
@@ -77,6 +87,7 @@
     %% Accepted channels that no acceptor has been told of, newest first.
     waiting = [] :: [channel()],
     next_id = 1 :: pos_integer(),
+    certificates = [] :: [certificate()],
     users = quic_dist_users:new() :: quic_dist_users:users()
 }).
 
@@ -97,7 +108,8 @@
 
 -define(NEEDS_SIDECAR(Request),
     (Request =:= await orelse element(1, Request) =:= listen orelse
-        element(1, Request) =:= resolve orelse element(1, Request) =:= dial)
+        element(1, Request) =:= resolve orelse element(1, Request) =:= dial orelse
+        element(1, Request) =:= reload)
 ).
 
 %% API
@@ -163,11 +175,19 @@ options() ->
     call(options, ?CALL_TIMEOUT).
 
 %% @doc What is known of the sidecar: `state' (`up', or why not), `executable', `os_pid', `listen'
-%% (IP address and UDP port, or `undefined'), the `options' in use, defaults included, and the
-%% number of `channels'.
+%% (IP address and UDP port, or `undefined'), the `options' in use, defaults included, the
+%% number of `channels', and the `certificates' that are in use from files: of each the `option'
+%% that names the `file', its `subject', when it `expires' (RFC 3339), and how many `days_left' that
+%% is, negative when it has.
 -spec info() -> #{atom() => term()} | {error, reason()}.
 info() ->
     call(info, ?CALL_TIMEOUT).
+
+%% @doc Has the sidecar read the certificate files again. They serve connections that begin from
+%% now on; if they cannot be used the error says why, and those in use stay so.
+-spec reload() -> ok | {error, reason()}.
+reload() ->
+    call({reload, #{}}, ?LISTEN_TIMEOUT).
 
 %% Not gen_statem's default, which calls from a process of its own: the caller is to be the owner.
 call(Request, Timeout) ->
@@ -190,7 +210,18 @@ callback_mode() ->
 init([]) ->
     process_flag(trap_exit, true),
     Data = #data{config = config(), reset_key = reset_key()},
+    warn_if_insecure(Data#data.config),
     {ok, down, Data, [{next_event, internal, start}]}.
+
+%% Each time distribution starts: what weakens it is never forgotten.
+warn_if_insecure({ok, #{insecure_no_verify := true}}) ->
+    quic_dist_log:log(
+        warning,
+        "insecure_no_verify is set: peers are not authenticated, and whoever reaches the UDP port "
+        "gets as far as the distribution handshake"
+    );
+warn_if_insecure(_) ->
+    ok.
 
 %% A VM without crypto is still a VM; who can guess this key can only close connections.
 reset_key() ->
@@ -321,6 +352,8 @@ up({call, From}, {listen, Parameters}, Data) ->
     {keep_state, request(listen, Parameters, listening, From, Data)};
 up({call, From}, {resolve, Parameters}, Data) ->
     {keep_state, request(resolve, Parameters, resolved, From, Data)};
+up({call, From}, {reload, Parameters}, Data) ->
+    {keep_state, request(reload, Parameters, ok, From, Data)};
 up({call, From}, {dial, Parameters}, Data) ->
     {keep_state, request(dial, Parameters, dialled, From, Data)};
 up(Type, Event, Data) ->
@@ -430,8 +463,21 @@ info(State, #data{listener = Listener, pipe = Pipe} = Data) ->
                 {ok, Options} -> maps:without([password, sources], Options);
                 {error, _} -> undefined
             end,
-        channels => quic_dist_users:count(Data#data.users)
+        channels => quic_dist_users:count(Data#data.users),
+        certificates => certificates(Data)
     }.
+
+certificates(#data{config = {ok, Options}, certificates = Certificates}) ->
+    Now = erlang:system_time(second),
+    [
+        (maps:remove(system_time, Certificate))#{
+            file => maps:get(Option, Options),
+            days_left => floor((Expires - Now) / 86400)
+        }
+     || #{option := Option, system_time := Expires} = Certificate <- Certificates
+    ];
+certificates(_) ->
+    [].
 
 %% The sidecar's life
 
@@ -465,7 +511,19 @@ open(File, Data0) ->
     end.
 
 configure(#data{config = {ok, Options}, reset_key = ResetKey} = Data0) ->
-    Given = [certfile, keyfile, password, cacertfile, log_level, data_plane, streams, lanes],
+    Given = [
+        certfile,
+        keyfile,
+        password,
+        cacertfile,
+        certificate_names,
+        close_untrusted,
+        insecure_no_verify,
+        log_level,
+        data_plane,
+        streams,
+        lanes
+    ],
     Fields = maps:with(Given, Options),
     Configure = Fields#{
         id => 0,
@@ -548,6 +606,7 @@ fail(Text, Data0) ->
         failures = Failures,
         up_since = undefined,
         waiting = [],
+        certificates = [],
         users = quic_dist_users:new()
     },
     case {Data0#data.up_since, Failures} of
@@ -590,7 +649,8 @@ handle_frame(Frame, Data) ->
     try
         received(Frame, Data)
     catch
-        throw:not_an_address -> broken(Frame, Data)
+        throw:not_an_address -> broken(Frame, Data);
+        throw:not_a_time -> broken(Frame, Data)
     end.
 
 received({data, Id, Payload}, #data{users = Users}) ->
@@ -622,6 +682,8 @@ received({control, accepted, #{channel := Id} = Fields}, Data0) ->
 received({control, log, #{level := Level, what := What, facts := Facts}}, _) ->
     quic_dist_log:log(Level, What, Facts),
     keep_state_and_data;
+received({control, certificates, #{certificates := Certificates}}, Data) ->
+    {keep_state, Data#data{certificates = [certificate(C) || C <- Certificates]}};
 received({control, Tag, #{id := 0}}, _) when Tag =:= listening; Tag =:= ok ->
     %% The listener is there again; or it is closed. Nobody waits for that.
     keep_state_and_data;
@@ -663,6 +725,8 @@ answered(listening, #{address := Address, port := UdpPort}, Parameters, From, Da
         port_min := UdpPort, port_max := UdpPort, bound => {parse_address(Address), UdpPort}
     },
     answer(From, {ok, Listener}, Data#data{listener = Listener});
+answered(ok, #{}, _, From, Data) ->
+    answer(From, ok, Data);
 answered(resolved, #{addresses := Texts}, _, From, Data) ->
     answer(From, {ok, [parse_address(Text) || Text <- Texts]}, Data);
 answered(dialled, #{channel := Id}, _, abandoned, Data) ->
@@ -673,12 +737,17 @@ answered(dialled, Fields, _, {Pid, _} = From, Data) ->
 
 channel(#{channel := Id, address := Address, port := UdpPort} = Fields, Data) ->
     Path = maps:with([streams, credit, socket, token], Fields),
-    Path#{
+    (maps:merge(Path, claim(Fields)))#{
         id => Id,
         port => Data#data.port,
         address => parse_address(Address),
         udp_port => UdpPort
     }.
+
+claim(#{node := Node} = Fields) ->
+    #{claim => {Node, maps:get(identity, Fields, undefined)}};
+claim(_) ->
+    #{}.
 
 %% An IPv6 address may come with a zone, which an ip_address() has no room for.
 parse_address(Text) ->
@@ -686,6 +755,14 @@ parse_address(Text) ->
     case inet:parse_strict_address(binary_to_list(Address)) of
         {ok, Ip} -> Ip;
         {error, einval} -> throw(not_an_address)
+    end.
+
+certificate({Option, Subject, Expires}) ->
+    try calendar:rfc3339_to_system_time(binary_to_list(Expires)) of
+        Time ->
+            #{option => Option, subject => Subject, expires => Expires, system_time => Time}
+    catch
+        error:_ -> throw(not_a_time)
     end.
 
 %% Channels

@@ -359,11 +359,14 @@ messages(vm) ->
         {configure, [
             {cacertfile, {optional, text}},
             {certfile, {optional, text}},
+            {certificate_names, {optional, {atom, [any, node, host]}}},
+            {close_untrusted, {optional, {atom, [true, false]}}},
             {connections, {integer, 0, 16}},
             {data_plane, {optional, {atom, [auto, socket, stdio]}}},
             {hello_timeout, u32},
             {id, u32},
             {idle_timeout, u32},
+            {insecure_no_verify, {optional, {atom, [true, false]}}},
             {keep_alive, u32},
             {keyfile, {optional, text}},
             {lanes, {integer, 1, 64}},
@@ -382,6 +385,7 @@ messages(vm) ->
             {targets, {list, {tuple, [text, u16]}, 1, 64}},
             {timeout, u32}
         ]},
+        {reload, [{id, u32}]},
         {cancel, [{id, u32}]},
         {close, [{channel, u32}]},
         {stop, []}
@@ -407,11 +411,16 @@ messages(sidecar) ->
             {address, text},
             {channel, u32},
             {credit, u32},
+            {identity, {optional, text}},
             {node, text},
             {port, u16},
             {socket, {optional, text}},
             {streams, streams()},
             {token, {optional, bytes}}
+        ]},
+        {certificates, [
+            {certificates,
+                {list, {tuple, [{atom, [certfile, cacertfile]}, text, text]}, 0, 64}}
         ]},
         {closed, [{channel, u32}, {reason, close_reason()}, {text, text}]},
         {log, [{facts, {list, {tuple, [text, text]}, 0, 32}}, {level, log_level()}, {what, text}]}

@@ -20,6 +20,9 @@ nothing_given_test() ->
     ?assertEqual(bulk, maps:get(streams, Options)),
     ?assertEqual(8, maps:get(lanes, Options)),
     ?assertEqual(auto, maps:get(connections, Options)),
+    ?assertEqual(any, maps:get(certificate_names, Options)),
+    ?assertEqual(false, maps:get(close_untrusted, Options)),
+    ?assertEqual(false, maps:get(insecure_no_verify, Options)),
     Optional = [certfile, keyfile, password, cacertfile, listen_address, listen_port, executable],
     ?assertEqual([], [Key || Key <- Optional, is_map_key(Key, Options)]).
 
@@ -70,6 +73,8 @@ accepted() ->
         [{streams, Mode, Mode} || Mode <- [single, bulk, sender]] ++
         [{lanes, N, N} || N <- [1, 8, 64]] ++
         [{connections, K, K} || K <- [auto, 1, 16]] ++
+        [{certificate_names, Names, Names} || Names <- [any, node, host]] ++
+        [{Key, Set, Set} || Key <- [close_untrusted, insecure_no_verify], Set <- [true, false]] ++
         [{log_level, Level, Level} || Level <- [error, warning, notice, info, debug]].
 
 %% Each option refuses these values, with its own words for what it takes.
@@ -117,6 +122,9 @@ refused() ->
                 "a list of {Node, Host, UdpPort}"},
             {data_plane, [tcp, "stdio", true], "auto, socket or stdio"},
             {streams, [auto, one, "bulk", <<"bulk">>, true, 1, [bulk]], "single, bulk or sender"},
+            {certificate_names, [cn, "any", true, [any]], "any, node or host"},
+            {close_untrusted, [yes, "true", 1, <<"true">>], "true or false"},
+            {insecure_no_verify, [no, "false", 0, undefined], "true or false"},
             {lanes, [0, 65, -1, 8.0, "8", auto, {1, 64}], "1 to 64"},
             {connections, [0, 17, -1, 1.0, "1", "auto", any, {1, 16}], "auto, or 1 to 16"},
             {log_level, [warn, all, none, "info", 7, emergency], "error, warning, notice, info"}

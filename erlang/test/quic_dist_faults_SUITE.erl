@@ -1507,6 +1507,7 @@ fixtures() ->
         {_, false} -> make_certificates(Dir);
         {_, true} -> ok
     end,
+    shell(Dir, "chmod 600 *.key rsa-both.pem"),
     Dir.
 
 make_certificates(Dir) ->

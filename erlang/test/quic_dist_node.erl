@@ -140,6 +140,9 @@ environment_of(Options) ->
 emulator_args() ->
     ["+S", "2:2", "+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"].
 
+%% None: `args' hold it.
+carrier_args([]) ->
+    [];
 carrier_args(Carriers) when is_list(Carriers) ->
     ["-proto_dist" | [atom_to_list(Carrier) || Carrier <- Carriers]];
 carrier_args(Carrier) ->

@@ -114,6 +114,7 @@ func proxy() int {
 			break // the VM is gone, which quicdistd sees itself
 		}
 	}
+	mu.Lock() // if he has killed it, the exit status is his
 	err = real.Wait()
 	var exit *exec.ExitError
 	switch {

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"quic_dist/certs"
+	"quic_dist/portproto"
+	"quic_dist/streams"
+)
+
+// certify makes a certificate for the node with quicdistd cert, below an authority that is made if there is none, and returns
+// its files as a configuration has them.
+func certify(t *testing.T, dir, node string) (cert, key, ca string) {
+	t.Helper()
+	ca = filepath.Join(dir, "ca.pem")
+	if _, err := os.Stat(ca); err != nil {
+		runCert(t, "ca", "-out", dir)
+	}
+	runCert(t, "node", node, "-ca", ca, "-out", dir)
+	return filepath.Join(dir, node+".pem"), filepath.Join(dir, node+".key"), ca
+}
+
+func runCert(t *testing.T, args ...string) {
+	t.Helper()
+	var said bytes.Buffer
+	if status := certs.Main(args, &said, &said); status != 0 {
+		t.Fatalf("cert %v: %s", args, &said)
+	}
+}
+
+func (v *vm) configureAs(cert, key, ca string) {
+	v.t.Helper()
+	m := v.configuration()
+	m.CertFile, m.KeyFile, m.CACertFile = &cert, &key, &ca
+	v.put(m)
+	expect[*portproto.OK](v)
+}
+
+// told returns what the VM has been told of certificates since the last call: each list as OPTION:SUBJECT.
+func (v *vm) told() (all [][]string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, f := range v.certificates {
+		list := []string{}
+		for _, c := range f.Certificates {
+			list = append(list, string(c.Option)+":"+c.Subject)
+		}
+		all = append(all, list)
+	}
+	v.certificates = nil
+	return all
+}
+
+// The VM knows which certificates are in use before it has the answer that put them there; and hears nothing where nothing is
+// new, or where what is new cannot be used.
+func TestCertificatesAreTold(t *testing.T) {
+	dir := t.TempDir()
+	cert, key, ca := certify(t, dir, "a@127.0.0.1")
+	v := bridged(t).greet()
+	v.configureAs(cert, key, ca)
+	got := v.told()
+	if len(got) != 1 || len(got[0]) != 2 || got[0][0] != "certfile:CN=a@127.0.0.1" || !strings.HasPrefix(got[0][1], "cacertfile:CN=Erlang distribution ") {
+		t.Fatalf("told %q", got)
+	}
+	reload := func() uint32 {
+		id := v.id()
+		v.put(&portproto.Reload{ID: id})
+		return id
+	}
+	if id := reload(); expect[*portproto.OK](v).ID != id {
+		t.Error("another request is answered")
+	}
+	if got := v.told(); len(got) != 0 {
+		t.Errorf("told %q of files that are the same", got)
+	}
+
+	for _, file := range []string{cert, key} {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if id, answer := reload(), expect[*portproto.Error](v); answer.ID != id || answer.Code != portproto.CodeBadCertificate ||
+		!strings.Contains(answer.Text, cert) {
+		t.Errorf("got %s", answer)
+	}
+	if got := v.told(); len(got) != 0 {
+		t.Errorf("told %q of files that are gone", got)
+	}
+	v.wantServing()
+
+	certify(t, dir, "a@127.0.0.1")
+	reload()
+	expect[*portproto.OK](v)
+	if got := v.told(); len(got) != 1 || got[0][0] != "certfile:CN=a@127.0.0.1" {
+		t.Errorf("told %q", got)
+	}
+}
+
+// Without files there is nothing to tell of, which is told.
+func TestNoCertificatesAreTold(t *testing.T) {
+	v := configured(t)
+	if got := v.told(); len(got) != 1 || len(got[0]) != 0 {
+		t.Errorf("told %q", got)
+	}
+}
+
+// An accepted channel says what the peer's certificate names, if it was verified.
+func TestAcceptedSaysWhatTheCertificateNames(t *testing.T) {
+	dir := t.TempDir()
+	a, b := bridged(t).greet(), bridged(t).greet()
+	a.configureAs(certify(t, dir, "a@127.0.0.1"))
+	b.configureAs(certify(t, dir, "b@127.0.0.1"))
+	a.put(a.dialMessage(b.listen(), patience()))
+	expect[*portproto.Dialled](a)
+	if got := expect[*portproto.Accepted](b); got.Identity == nil || *got.Identity != "node a@127.0.0.1, host 127.0.0.1" {
+		t.Errorf("got %s", got)
+	}
+	c := configured(t)
+	d := configured(t)
+	c.put(c.dialMessage(d.listen(), patience()))
+	expect[*portproto.Dialled](c)
+	if got := expect[*portproto.Accepted](d); got.Identity != nil {
+		t.Errorf("got %s", got)
+	}
+}
+
+// What the configuration says of certificates reaches the endpoint.
+func TestCertificateOptions(t *testing.T) {
+	dir := t.TempDir()
+	a, b := bridged(t).greet(), bridged(t).greet()
+	a.configureAs(certify(t, dir, "x@127.0.0.1"))
+	cert, key, ca := certify(t, dir, "b@127.0.0.1")
+	set := true
+	for _, c := range []struct {
+		name    string
+		options func(*portproto.Configure)
+		taken   bool
+	}{
+		{"none", func(*portproto.Configure) {}, false},
+		{"by hosts", func(m *portproto.Configure) { m.CertificateNames = portproto.CertificateNamesHost }, true},
+		{"by nodes", func(m *portproto.Configure) { m.CertificateNames = portproto.CertificateNamesNode }, false},
+		{"insecure", func(m *portproto.Configure) { m.InsecureNoVerify = &set }, true},
+	} {
+		m := b.configuration()
+		m.CertFile, m.KeyFile, m.CACertFile = &cert, &key, &ca
+		c.options(m)
+		b.put(m)
+		expect[*portproto.OK](b)
+		port := b.listen()
+		a.put(a.dialMessage(port, patience()))
+		if c.taken {
+			expect[*portproto.Dialled](a)
+			expect[*portproto.Accepted](b)
+		} else if got := expect[*portproto.Error](a); got.Code != portproto.CodePeerRefused {
+			t.Errorf("%s: %s", c.name, got)
+		}
+		b.put(&portproto.CloseListener{ID: b.id()})
+		expect[*portproto.OK](b)
+	}
+}
+
+// A reload closes the link to a peer that is not trusted any more, if the configuration says so; the reason is a lost connection,
+// and the log has the one that counts.
+func TestReloadClosesUntrustedChannels(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	a, b := bridged(t).greet(), bridged(t).greet()
+	a.configureAs(certify(t, dir, "a@127.0.0.1"))
+	cert, key, ca := certify(t, dir, "b@127.0.0.1")
+	_, _, otherCA := certify(t, other, "c@127.0.0.1")
+	set := true
+	m := b.configuration()
+	m.CertFile, m.KeyFile, m.CACertFile, m.CloseUntrusted = &cert, &key, &ca, &set
+	b.put(m)
+	expect[*portproto.OK](b)
+	onA, onB := connect(a, b, b.listen())
+	data, err := os.ReadFile(otherCA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(ca, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.put(&portproto.Reload{ID: b.id()})
+	expect[*portproto.OK](b)
+	b.wantClosed(onB, portproto.ReasonConnectionLost)
+	a.wantClosed(onA, portproto.ReasonConnectionLost)
+	b.await("the log", func() bool {
+		return slices.ContainsFunc(b.logs, func(l *portproto.Log) bool {
+			return l.Level == portproto.LevelWarning && strings.Contains(l.String(), "not trusted any more") && strings.Contains(l.String(), "a@127.0.0.1")
+		})
+	})
+}
+
+// The words for what a certificate must name are the same in both packages.
+func TestNameRulesAreWordsOfTheProtocol(t *testing.T) {
+	for rule, word := range []portproto.CertificateNames{
+		portproto.CertificateNamesAny, portproto.CertificateNamesNode, portproto.CertificateNamesHost,
+	} {
+		got, ok := streams.ParseNameRule(string(word))
+		if !ok || int(got) != rule || got.String() != string(word) {
+			t.Errorf("%s is read as %d, %v", word, got, ok)
+		}
+	}
+}
