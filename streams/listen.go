@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -78,6 +77,8 @@ func (e *Endpoint) Listen(node string, addr string, portMin, portMax uint16) (ne
 	e.release(s) // the listener keeps it from here on
 	// Owns the acceptance of connections; ends with the listener; Run waits, since Listen has entered.
 	e.work.Go(func() { e.acceptConns(l) })
+	// Owns the log of floods; likewise.
+	e.work.Go(func() { e.flood.report(l.open, func() *slog.Logger { return e.current.Load().Log }) })
 	return s.local, nil
 }
 
@@ -196,8 +197,7 @@ func (e *Endpoint) acceptorTLS() *tls.Config {
 type arrival struct {
 	settings *settings
 	since    time.Time
-	excess   bool        // there is no place for it: it is let in far enough to be told so
-	settle   func()      // gives its place among the pending ones back; may be called again
+	place    *seat       // among the pending ones
 	greeted  atomic.Bool // TLS is done, so that greet has something to say about its end
 }
 
@@ -205,23 +205,20 @@ type arrivalKey struct{}
 
 func arrivalOf(ctx context.Context) *arrival { return ctx.Value(arrivalKey{}).(*arrival) }
 
-var errBusy = errors.New("too many connections wait for their hello")
-
-// arrival is called for the first packet of each inbound connection, and refuses it if it returns an error. Twice as
-// many as may wait are let in, the second half only to be told in words that they came at a bad time; beyond that a
-// connection costs nothing but the refusal.
-func (e *Endpoint) arrival(ctx context.Context, s *socket, from net.Addr) (context.Context, error) {
+// arrival is called for the first packet of each inbound connection, and refuses it if it returns an error.
+func (e *Endpoint) arrival(ctx context.Context, s *socket, info *quic.ClientInfo) (context.Context, error) {
 	cfg := e.current.Load()
+	from := info.RemoteAddr
+	p, err := e.admission.enter(cfg, sourceOf(from), info.AddrVerified, time.Now())
+	if err != nil {
+		e.flood.note(&e.flood.connections, from)
+		return nil, err
+	}
 	e.mu.Lock()
 	if e.stopped {
 		e.mu.Unlock()
+		p.leave(false)
 		return nil, errStopping
-	}
-	n := e.pending.Add(1)
-	if n > 2*int64(cfg.MaxPending) {
-		e.pending.Add(-1)
-		e.mu.Unlock()
-		return nil, errBusy
 	}
 	e.holdLocked(s)
 	e.work.Add(1)
@@ -230,13 +227,12 @@ func (e *Endpoint) arrival(ctx context.Context, s *socket, from net.Addr) (conte
 	a := &arrival{
 		settings: cfg,
 		since:    time.Now(),
-		excess:   n > int64(cfg.MaxPending),
-		settle:   sync.OnceFunc(func() { e.pending.Add(-1) }),
+		place:    p,
 	}
 	// Runs at the connection's end, which the handshake's timeout, the idle timeout or Run brings about; Run waits.
 	context.AfterFunc(ctx, func() {
 		defer e.work.Done()
-		a.settle()
+		a.place.leave(false)
 		e.release(s)
 		if !a.greeted.Load() {
 			e.logRefusal(a, from, asEnd(context.Cause(ctx)))
@@ -271,8 +267,8 @@ func (e *Endpoint) acceptConns(l *listener) {
 func (e *Endpoint) greet(l *listener, conn *quic.Conn) {
 	a := arrivalOf(conn.Context())
 	a.greeted.Store(true)
-	defer a.settle()
-	if a.excess {
+	defer a.place.leave(false)
+	if a.place.excess {
 		e.turnAway(a, conn, CloseBusy, errBusy)
 		return
 	}
@@ -282,10 +278,12 @@ func (e *Endpoint) greet(l *listener, conn *quic.Conn) {
 		return
 	}
 	if c == nil {
+		a.place.leave(true)
 		return // it has joined another's channel
 	}
 	select {
 	case e.accepted <- c:
+		a.place.leave(true)
 	case <-c.Done():
 	case <-l.open.Done():
 		c.Close(CloseStopping, context.Cause(l.open).Error())
@@ -323,9 +321,16 @@ func (e *Endpoint) logRefusal(a *arrival, from net.Addr, err error) {
 func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, ErrorCode, error) {
 	ctx, cancel := context.WithDeadline(l.open, a.since.Add(a.settings.HelloTimeout))
 	defer cancel()
+	ctx, breach := context.WithCancelCause(ctx)
+	defer breach(nil)
+	lanesMayCome := forbidLanes(ctx, conn, breach)
+	defer lanesMayCome()
 	late := func(err error) (*Channel, ErrorCode, error) {
 		if l.open.Err() != nil {
 			return nil, CloseStopping, context.Cause(l.open)
+		}
+		if broken, ok := errors.AsType[*brokenError](context.Cause(ctx)); ok {
+			return nil, CloseProtocol, broken
 		}
 		if ctx.Err() != nil {
 			return nil, CloseProtocol, fmt.Errorf("no hello within %v", a.settings.HelloTimeout)
@@ -345,6 +350,9 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, 
 		return late(err)
 	}
 	if joins != nil {
+		if lanesMayCome(); ctx.Err() != nil {
+			return late(nil)
+		}
 		if err := e.admit(ctx, conn, main, *joins); err != nil {
 			return nil, CloseRefused, err
 		}
@@ -368,6 +376,9 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, 
 		defer e.dismiss(g)
 		ours.Join = g.invitation
 	}
+	if lanesMayCome(); ctx.Err() != nil {
+		return late(nil)
+	}
 	if err := inTime(ctx, main, func() error { return writeHello(main, ours) }); err != nil {
 		return late(err)
 	}
@@ -386,6 +397,25 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, 
 		return nil, CloseStopping, err
 	}
 	return c, CloseNone, nil
+}
+
+// forbidLanes cancels ctx by breach if the dialler opens a lane, until the function that it returns is called, which may be
+// called again. The dialler may do so when it has our hello, and not before: what a stranger makes us hold is one stream's
+// window.
+func forbidLanes(ctx context.Context, conn *quic.Conn, breach context.CancelCauseFunc) (allow func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	// Owns the acceptance of lanes; ends with ctx, which allow waits for.
+	go func() {
+		defer close(done)
+		if _, err := conn.AcceptUniStream(ctx); err == nil {
+			breach(broken("a lane before the hellos are exchanged"))
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 // Accept returns the next inbound connection that has said its hello.

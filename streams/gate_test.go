@@ -1,0 +1,150 @@
+package streams
+
+import (
+	"bytes"
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/net/ipv4"
+)
+
+var gateRun = [runSize]byte{1, 2, 3, 4}
+
+// longDatagram returns the beginning of an Initial packet for this connection ID.
+func longDatagram(id []byte) []byte {
+	return append(append([]byte{0xc0, 0, 0, 0, 1, byte(len(id))}, id...), make([]byte, 100)...)
+}
+
+// passed returns how many of n datagrams of a source pass within one moment.
+func passed(g *gate, n int, datagram []byte, from net.Addr, moment time.Time) (count int) {
+	for range n {
+		if g.passes(datagram, from, func() time.Time { return moment }) {
+			count++
+		}
+	}
+	return count
+}
+
+func TestGateLimitsWhatIsOfNoConnection(t *testing.T) {
+	from := func(last byte) net.Addr { return &net.UDPAddr{IP: net.IPv4(192, 0, 2, last), Port: 1} }
+	ours := append(gateRun[:], 9, 9, 9, 9)
+	foreign := bytes.Repeat([]byte{7}, 8)
+	for _, c := range []struct {
+		name        string
+		datagram    []byte
+		source, all int // how many pass of one source, and of all
+	}{
+		{"opens a connection", longDatagram(foreign), sourceDatagramBurst, openingDatagramBurst},
+		{"of a handshake that is under way", longDatagram(ours), sourceDatagramBurst, underwayDatagramBurst},
+		{"an ID that is too short for ours", longDatagram(gateRun[:2]), sourceDatagramBurst, openingDatagramBurst},
+		{"a long header that is cut", []byte{0xc0}, sourceDatagramBurst, openingDatagramBurst},
+		{"of a former life", append([]byte{0x40}, foreign...), orphanDatagramBurst, orphanDatagramBurst},
+		{"a short header that is cut", []byte{0x40, 1}, orphanDatagramBurst, orphanDatagramBurst},
+		{"no QUIC", []byte("hello"), orphanDatagramBurst, orphanDatagramBurst},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFlood()
+			g := newGate(gateRun, f)
+			moment := time.Now()
+			n := passed(g, 2*c.source, c.datagram, from(1), moment)
+			if n != c.source {
+				t.Errorf("%d of one source pass, want %d", n, c.source)
+			}
+			for last := byte(2); last < 20; last++ {
+				n += passed(g, sourceDatagramBurst, c.datagram, from(last), moment)
+			}
+			if n != c.all {
+				t.Errorf("%d of all sources pass, want %d", n, c.all)
+			}
+			if f.datagrams.Load() == 0 || len(f.noted) != 1 {
+				t.Errorf("%d are noted as dropped", f.datagrams.Load())
+			}
+			if n := passed(g, 100_000, append([]byte{0x40}, ours...), from(1), moment); n != 100_000 {
+				t.Error("a connection that exists suffers")
+			}
+		})
+	}
+}
+
+func emptyMessages(n int) []ipv4.Message {
+	messages := make([]ipv4.Message, n)
+	for i := range messages {
+		messages[i].Buffers = [][]byte{make([]byte, 1452)}
+		messages[i].OOB = make([]byte, 128)
+	}
+	return messages
+}
+
+// What is dropped leaves no hole in a batch, and a batch of nothing else is not an answer.
+func TestPacketConnDropsWhatTheGateDoes(t *testing.T) {
+	receiver, at := udp(t)
+	sender, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sender.Close()
+	g := newGate(gateRun, newFlood())
+	g.opening.burst = 0
+	c := newPacketConn(receiver, newResetter(), g)
+	drop := longDatagram([]byte{7, 7, 7, 7, 7, 7, 7, 7})
+	keep := append(append([]byte{0x40}, gateRun[:]...), make([]byte, 100)...)
+	for i, d := range [][]byte{drop, drop, keep, drop, keep, drop, drop, drop, keep} {
+		d[len(d)-1] = byte(i)
+		if _, err := sender.Write(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	receiver.SetReadDeadline(time.Now().Add(scaled(10 * time.Second)))
+	var got []byte
+	for len(got) < 3 {
+		messages := emptyMessages(4)
+		n, err := c.ReadBatch(messages, 0)
+		if n == 0 || err != nil {
+			t.Fatalf("%d, %v", n, err)
+		}
+		for _, m := range messages[:n] {
+			if !bytes.HasPrefix(m.Buffers[0], keep[:5]) || m.N != len(keep) || m.Addr == nil {
+				t.Errorf("got %d bytes %x of %v", m.N, m.Buffers[0][:8], m.Addr)
+			}
+			got = append(got, m.Buffers[0][m.N-1])
+		}
+	}
+	if !bytes.Equal(got, []byte{2, 4, 8}) {
+		t.Errorf("got datagrams %v", got)
+	}
+	sender.Write(drop)
+	sender.Write(keep)
+	b := make([]byte, 2000)
+	if n, _, err := c.ReadFrom(b); n != len(keep) || b[0] != 0x40 || err != nil {
+		t.Errorf("ReadFrom: %d bytes, %v", n, err)
+	}
+}
+
+// Nothing that arrives makes the gate panic, and what belongs to a connection of ours always passes.
+func FuzzGate(f *testing.F) {
+	f.Add([]byte{})
+	f.Add([]byte{0x40})
+	f.Add(append([]byte{0x40}, gateRun[:]...))
+	f.Add(longDatagram(gateRun[:]))
+	f.Add(longDatagram(nil))
+	f.Add([]byte{0xc0, 0, 0, 0, 1, 255})
+	f.Fuzz(func(t *testing.T, datagram []byte) {
+		g := newGate(gateRun, newFlood())
+		g.sources.burst, g.orphan.burst = 0, 0
+		connected := len(datagram) > runSize && datagram[0]&0x80 == 0 && bytes.Equal(datagram[1:1+runSize], gateRun[:])
+		if got := g.passes(datagram, &net.UDPAddr{IP: net.IPv6loopback}, time.Now); got != (connected || len(datagram) == 0) {
+			t.Errorf("passes: %v", got)
+		}
+	})
+}
+
+func BenchmarkGatePassesConnections(b *testing.B) {
+	g := newGate(gateRun, newFlood())
+	datagram := append(append([]byte{0x40}, gateRun[:]...), make([]byte, 1200)...)
+	from := &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1)}
+	b.ReportAllocs()
+	for b.Loop() {
+		g.passes(datagram, from, time.Now)
+	}
+}
