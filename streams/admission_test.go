@@ -210,6 +210,9 @@ func TestEarlyLaneEndsTheConnection(t *testing.T) {
 	if got := closeCode(t, c); got != CloseProtocol {
 		t.Errorf("closed with %s", got)
 	}
+	if why := context.Cause(c.Context()).Error(); !strings.Contains(why, "a lane before the hellos") {
+		t.Errorf("closed with %q", why)
+	}
 }
 
 // What is sent before anybody has said that he is welcome waits at the sender, but for one small window.

@@ -2,6 +2,7 @@ package streams
 
 import (
 	"bytes"
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -76,26 +77,37 @@ func emptyMessages(n int) []ipv4.Message {
 	return messages
 }
 
+// A batchOf hands out all it has at once.
+type batchOf [][]byte
+
+func (b *batchOf) ReadBatch(messages []ipv4.Message, _ int) (n int, err error) {
+	for ; n < len(messages) && len(*b) > 0; n++ {
+		messages[n].N = copy(messages[n].Buffers[0], (*b)[0])
+		messages[n].NN = copy(messages[n].OOB, (*b)[0][len((*b)[0])-1:])
+		messages[n].Addr = &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: n}
+		*b = (*b)[1:]
+	}
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
 // What is dropped leaves no hole in a batch, and a batch of nothing else is not an answer.
 func TestPacketConnDropsWhatTheGateDoes(t *testing.T) {
-	receiver, at := udp(t)
-	sender, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(at))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sender.Close()
+	bare, _ := udp(t)
 	g := newGate(gateRun, newFlood())
 	g.opening.burst = 0
-	c := newPacketConn(receiver, newResetter(), g)
+	c := newPacketConn(bare, newResetter(), g)
 	drop := longDatagram([]byte{7, 7, 7, 7, 7, 7, 7, 7})
 	keep := append(append([]byte{0x40}, gateRun[:]...), make([]byte, 100)...)
-	for i, d := range [][]byte{drop, drop, keep, drop, keep, drop, drop, drop, keep} {
+	var source batchOf
+	for i, d := range [][]byte{drop, drop, keep, drop, drop, drop, drop, drop, drop, keep, drop, keep} {
+		d = bytes.Clone(d)
 		d[len(d)-1] = byte(i)
-		if _, err := sender.Write(d); err != nil {
-			t.Fatal(err)
-		}
+		source = append(source, d)
 	}
-	receiver.SetReadDeadline(time.Now().Add(scaled(10 * time.Second)))
+	c.batch = &source
 	var got []byte
 	for len(got) < 3 {
 		messages := emptyMessages(4)
@@ -104,20 +116,36 @@ func TestPacketConnDropsWhatTheGateDoes(t *testing.T) {
 			t.Fatalf("%d, %v", n, err)
 		}
 		for _, m := range messages[:n] {
-			if !bytes.HasPrefix(m.Buffers[0], keep[:5]) || m.N != len(keep) || m.Addr == nil {
-				t.Errorf("got %d bytes %x of %v", m.N, m.Buffers[0][:8], m.Addr)
+			if !bytes.HasPrefix(m.Buffers[0], keep[:5]) || m.N != len(keep) || m.NN != 1 || m.OOB[0] != m.Buffers[0][m.N-1] ||
+				m.Addr.(*net.UDPAddr).Port != int(m.OOB[0])%4 {
+				t.Errorf("got %d bytes %x of %v, and %d bytes %x", m.N, m.Buffers[0][:8], m.Addr, m.NN, m.OOB[0])
 			}
 			got = append(got, m.Buffers[0][m.N-1])
 		}
 	}
-	if !bytes.Equal(got, []byte{2, 4, 8}) {
+	if !bytes.Equal(got, []byte{2, 9, 11}) {
 		t.Errorf("got datagrams %v", got)
 	}
-	sender.Write(drop)
-	sender.Write(keep)
+	if n, err := c.ReadBatch(emptyMessages(4), 0); n != 0 || err != io.EOF {
+		t.Errorf("at the end: %d, %v", n, err)
+	}
+}
+
+func TestReadFromDropsWhatTheGateDoes(t *testing.T) {
+	receiver, at := udp(t)
+	sender, _ := udp(t)
+	g := newGate(gateRun, newFlood())
+	g.opening.burst = 0
+	c := newPacketConn(receiver, newResetter(), g)
+	for _, d := range [][]byte{longDatagram(nil), append([]byte{0x40}, gateRun[:]...)} {
+		if _, err := sender.WriteToUDPAddrPort(d, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	receiver.SetReadDeadline(time.Now().Add(scaled(10 * time.Second)))
 	b := make([]byte, 2000)
-	if n, _, err := c.ReadFrom(b); n != len(keep) || b[0] != 0x40 || err != nil {
-		t.Errorf("ReadFrom: %d bytes, %v", n, err)
+	if n, _, err := c.ReadFrom(b); n != 1+runSize || b[0] != 0x40 || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
 	}
 }
 
