@@ -199,6 +199,7 @@ type arrival struct {
 	since    time.Time
 	place    *seat       // among the pending ones
 	greeted  atomic.Bool // TLS is done, so that greet has something to say about its end
+	logged   atomic.Bool // its end has its line: it may come while TLS is just done
 }
 
 type arrivalKey struct{}
@@ -311,7 +312,7 @@ func (e *Endpoint) logRefusal(a *arrival, from net.Addr, err error) {
 			level = slog.LevelInfo
 		}
 	}
-	if a.settings.Log.Enabled(context.Background(), level) && e.refusals.take(time.Now()) {
+	if a.settings.Log.Enabled(context.Background(), level) && !a.logged.Swap(true) && e.refusals.take(time.Now()) {
 		a.settings.Log.Log(context.Background(), level, "inbound connection turned away",
 			"peer", from.String(), "err", printable(err.Error()))
 	}
