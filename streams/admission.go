@@ -16,29 +16,28 @@ const (
 	// a cluster that all restart at once fit in. DESIGN.md has what each costs.
 	defaultMaxPending = 256
 
-	// Handshakes of one source that came to nothing, a second and in a burst: those whose address is not proven, beyond
-	// which it has to be, and those whose address is, beyond which they are refused.
-	unprovenHandshakes, unprovenBurst = 16, 64
-	provenHandshakes, provenBurst     = 32, 128
+	// Handshakes of one source that are under way or came to nothing, a second and at once: those whose address is not proven,
+	// beyond which it has to be; and all of them, beyond which they wait their turn. Each costs a millisecond of a processor.
+	unprovenHandshakes, unprovenBurst = 16, 32
+	pacedHandshakes, pacedBurst       = 50, 32
 
 	// floodInterval is the time between two lines of the log about what was dropped and refused.
 	floodInterval = 10 * time.Second
 )
 
 var (
-	errBusy  = errors.New("too many connections wait for their hello")
-	errHasty = errors.New("too many handshakes from this address")
+	errBusy = errors.New("too many connections wait for their hello")
 )
 
 // An admission decides which inbound connections get a place among those that are pending: not yet authenticated, or not
 // yet accepted. Each has a place from its first packet on. A source has at most half of all places, and its handshakes are
-// counted: one that ends in a channel is given back, so that only those are limited that do not, however often a good peer
-// connects. Addresses that are not proven (RFC 9000, section 8.1) have half of all places, and a source's have half of its own;
+// counted and paced: one that ends in a channel is given back, so that only those are limited that do not, however often a
+// good peer connects. Addresses that are not proven (RFC 9000, section 8.1) have half of all places, and a source's have half of its own;
 // so forged addresses take neither all places nor, from the one whose address it is, the way in.
 //
 // Safe for concurrent use.
 type admission struct {
-	unproven, proven *throttle
+	unproven, paced *throttle
 
 	mu   sync.Mutex // guards what follows
 	all  int
@@ -48,7 +47,7 @@ type admission struct {
 func newAdmission() *admission {
 	return &admission{
 		unproven: newThrottle(unprovenHandshakes, unprovenBurst),
-		proven:   newThrottle(provenHandshakes, provenBurst),
+		paced:    newThrottle(pacedHandshakes, pacedBurst),
 		each:     make(map[netip.Addr]int),
 	}
 }
@@ -68,11 +67,19 @@ func (a *admission) wantsProof(cfg *settings, source netip.Addr, now time.Time) 
 	return crowded || !a.unproven.ready(source, now)
 }
 
+// full reports whether all places that a source can have are taken. Its packets are dropped then, which delays who means well
+// by a retransmission, where a refusal would end his attempt.
+func (a *admission) full(cfg *settings, source netip.Addr) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.each[source] >= withExcess(cfg.MaxPerSource)
+}
+
 // A seat is the place of one inbound connection.
 type seat struct {
 	admission *admission
 	source    netip.Addr
-	counted   *throttle
+	unproven  bool
 	excess    bool // over the limit: it is let in far enough to be told so in words
 
 	mu   sync.Mutex // guards what follows
@@ -82,13 +89,7 @@ type seat struct {
 // enter gives a connection a place. A quarter more than may wait are let in, only to be told in words that they came at a
 // bad time; beyond that a connection costs nothing but the refusal.
 func (a *admission) enter(cfg *settings, source netip.Addr, proven bool, now time.Time) (*seat, error) {
-	p := &seat{admission: a, source: source, counted: a.unproven}
-	if proven {
-		p.counted = a.proven
-	}
-	if !p.counted.take(source, now) {
-		return nil, errHasty
-	}
+	p := &seat{admission: a, source: source}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.all >= withExcess(cfg.MaxPending) || a.each[source] >= withExcess(cfg.MaxPerSource) {
@@ -96,11 +97,27 @@ func (a *admission) enter(cfg *settings, source netip.Addr, proven bool, now tim
 	}
 	a.all++
 	a.each[source]++
+	p.unproven = !proven && a.unproven.take(source, now)
 	p.excess = a.all > cfg.MaxPending || a.each[source] > cfg.MaxPerSource
 	return p, nil
 }
 
 func withExcess(limit int) int { return limit + max(1, limit/4) }
+
+// turn waits until it is the source's turn for a TLS handshake, which a flood's are only now and again; or until ctx ends. There
+// are never more of a source than have a place, which bounds the wait.
+func (p *seat) turn(ctx context.Context) {
+	wait := p.admission.paced.queue(p.source, time.Now())
+	if wait <= 0 {
+		return
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
 
 // leave gives the place back. It may be called again. Welcome says that the connection became a channel, or part of one: then
 // it has never counted.
@@ -111,10 +128,13 @@ func (p *seat) leave(welcome bool) {
 		return
 	}
 	p.left = true
-	if welcome {
-		p.counted.give(p.source)
-	}
 	a := p.admission
+	if welcome {
+		a.paced.give(p.source, 1)
+		if p.unproven {
+			a.unproven.give(p.source, 1)
+		}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.all--

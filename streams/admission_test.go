@@ -17,7 +17,7 @@ import (
 )
 
 // strangeFrom is strange with an address of its own. It skips the test where loopback has only one.
-func strangeFrom(t testing.TB, from string, at netip.AddrPort, protocol string) (*quic.Conn, error) {
+func strangeFrom(t testing.TB, ctx context.Context, from string, at netip.AddrPort, protocol string) (*quic.Conn, error) {
 	t.Helper()
 	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(from+":0")))
 	if err != nil {
@@ -30,7 +30,7 @@ func strangeFrom(t testing.TB, from string, at netip.AddrPort, protocol string) 
 	})
 	conf := identity(t, IdentityFiles{}).clientTLS()
 	conf.NextProtos = []string{protocol}
-	return transport.Dial(within(t), net.UDPAddrFromAddrPort(at), conf, nil)
+	return transport.Dial(ctx, net.UDPAddrFromAddrPort(at), conf, nil)
 }
 
 func TestOneSourceTakesHalfOfThePlaces(t *testing.T) {
@@ -38,7 +38,7 @@ func TestOneSourceTakesHalfOfThePlaces(t *testing.T) {
 	cfg.MaxPending = 8
 	b, at := listening(t, cfg)
 	for i := range cfg.MaxPending/2 + 1 {
-		c, err := strangeFrom(t, "127.0.0.2", at, alpn)
+		c, err := strangeFrom(t, within(t), "127.0.0.2", at, alpn)
 		if err != nil {
 			t.Fatalf("number %d: %v", i+1, err)
 		}
@@ -54,39 +54,83 @@ func TestOneSourceTakesHalfOfThePlaces(t *testing.T) {
 	pair(t, start(t, testConfig(t)), b, at)
 }
 
-// Who comes to nothing again and again is refused unheard, and nobody else is; who connects well may do so as often as he
-// likes.
-func TestHandshakesOfOneSourceAreLimited(t *testing.T) {
-	var said logged
-	cfg := testConfig(t)
-	cfg.Log = slog.New(slog.NewTextHandler(&said, nil))
-	b := start(t, cfg)
-	b.admission.unproven.rate, b.admission.unproven.burst = 0, 4
-	b.admission.proven.rate, b.admission.proven.burst = 0, 8
+// Handshakes of one source that come to nothing wait for each other, and nobody else's do; who connects well may do so as often
+// as he likes.
+func TestHandshakesOfOneSourceArePaced(t *testing.T) {
+	b := start(t, testConfig(t))
+	b.admission.unproven.rate, b.admission.unproven.burst = 0, 2
+	b.admission.paced.rate, b.admission.paced.burst = 10, 4
 	at, err := b.Listen("b@h", "127.0.0.1", 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	refused := 0
-	for range 20 {
-		_, err := strangeFrom(t, "127.0.0.2", at, "another")
-		e, ok := errors.AsType[*quic.TransportError](err)
-		if !ok {
+	began := time.Now()
+	for range 10 {
+		_, err := strangeFrom(t, within(t), "127.0.0.2", at, "another")
+		if _, ok := errors.AsType[*quic.TransportError](err); !ok {
 			t.Fatal(err)
 		}
-		if e.ErrorCode == quic.ConnectionRefused {
-			refused++
-		}
 	}
-	if refused != 20-4-8 {
-		t.Errorf("%d of 20 are refused unheard, want %d", refused, 20-4-8)
+	if took := time.Since(began); took < 550*time.Millisecond {
+		t.Errorf("ten handshakes, of which four may come at once and ten in a second, take %v", took)
 	}
-	said.await(t, `level=WARN msg="too many connection attempts: some are dropped unheard" peer=127.0.0.2:`)
 	a := start(t, testConfig(t))
+	began = time.Now()
 	for range 30 {
 		dialled, _ := pair(t, a, b, at)
 		dialled.Close(CloseNone, "")
 	}
+	if took := time.Since(began); took > scaled(2*time.Second) {
+		t.Errorf("a good peer takes %v for 30 connections", took)
+	}
+}
+
+// Those that wait their turn hold up neither the end of the listener nor that of the sidecar.
+func TestCloseListenerWhileHandshakesWaitTheirTurn(t *testing.T) {
+	b := start(t, testConfig(t))
+	b.admission.paced.rate, b.admission.paced.burst = 0.001, 0
+	at, err := b.Listen("b@h", "127.0.0.1", 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := strangeFrom(t, within(t), "127.0.0.2", at, alpn)
+		ended <- err
+	}()
+	for end := time.Now().Add(scaled(10 * time.Second)); b.admission.pending() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no connection comes")
+		}
+	}
+	began := time.Now()
+	if err := b.CloseListener(); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > scaled(time.Second) {
+		t.Errorf("it takes %v", took)
+	}
+	if err := <-ended; err == nil {
+		t.Error("it got through")
+	}
+}
+
+// A source that has all places it can have is not heard, and the log says so.
+func TestSourceThatIsFullIsDroppedUnheard(t *testing.T) {
+	var said logged
+	cfg := testConfig(t)
+	cfg.Log = slog.New(slog.NewTextHandler(&said, nil))
+	cfg.MaxPending = 8
+	b, at := listening(t, cfg)
+	full := netip.MustParseAddr("127.0.0.2")
+	b.admission.mu.Lock()
+	b.admission.each[full] = withExcess(4)
+	b.admission.mu.Unlock()
+	if _, err := strangeFrom(t, short(t), "127.0.0.2", at, alpn); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it is told %v", err)
+	}
+	said.await(t, `level=WARN msg="too many connection attempts: some are dropped unheard" peer=127.0.0.2:`)
+	pair(t, start(t, testConfig(t)), b, at)
 }
 
 // logged is a log that can be waited for.

@@ -440,6 +440,9 @@ func (e *Endpoint) introduce(ctx context.Context, o outcome, d Dial) (*Channel, 
 		closeConn(conn, CloseStopping, err.Error())
 		return nil, CodeCancelled, err
 	}
+	for _, conn := range conns {
+		e.gate.welcome(conn.RemoteAddr())
+	}
 	return c, "", nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -163,7 +164,7 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 		gatherings: make(map[[inviteIDSize]byte]*gathering),
 	}
 	rand.Read(e.run[:])
-	e.gate = newGate(e.run, e.flood)
+	e.gate = newGate(e.run, func(source netip.Addr) bool { return e.admission.full(e.current.Load(), source) }, e.flood)
 	e.current.Store(s)
 	e.life, e.end = context.WithCancelCause(context.Background())
 	return e, nil

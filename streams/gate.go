@@ -2,13 +2,17 @@ package streams
 
 import (
 	"net"
+	"net/netip"
 	"time"
 )
 
-// What a gate lets through, in datagrams a second. A TLS handshake takes some ten datagrams of each side and a millisecond of
-// a processor, so that whoever means to connect does not reach these.
+// What a gate lets through, in datagrams a second and at once. A TLS handshake takes less than handshakeDatagrams of each side,
+// which are given back to the source if it comes to something; so whoever means to connect does not reach these. quic-go
+// answers a datagram that opens a connection with up to a fifth of a millisecond of a processor.
 const (
-	sourceDatagrams, sourceDatagramBurst     = 1000, 4000
+	handshakeDatagrams = 16
+
+	sourceDatagrams, sourceDatagramBurst     = 200, 1000
 	openingDatagrams, openingDatagramBurst   = 4000, 8000
 	underwayDatagrams, underwayDatagramBurst = 8000, 16000
 	orphanDatagrams, orphanDatagramBurst     = 1000, 4000
@@ -19,7 +23,7 @@ const (
 // queue there, which a flood fills. Datagrams of connections that exist pass at the cost of comparing five bytes.
 //
 //	header  connection ID   what it is                                        limited by
-//	long    another's       opens a connection                                its source, all of them
+//	long    another's       opens a connection                                its source, its places, all of them
 //	long    ours            a handshake that is under way, or a Retry's       its source, all of them
 //	short   another's       of a former life, or a stateless reset for us     all of them
 //	short   ours            of a connection                                   -
@@ -29,12 +33,14 @@ type gate struct {
 	run                       [runSize]byte
 	sources                   *throttle
 	opening, underway, orphan bucket
+	full                      func(source netip.Addr) bool // it has all places that it can have
 	flood                     *flood
 }
 
-func newGate(run [runSize]byte, flood *flood) *gate {
+func newGate(run [runSize]byte, full func(netip.Addr) bool, flood *flood) *gate {
 	return &gate{
 		run:      run,
+		full:     full,
 		sources:  newThrottle(sourceDatagrams, sourceDatagramBurst),
 		opening:  bucket{rate: openingDatagrams, burst: openingDatagramBurst},
 		underway: bucket{rate: underwayDatagrams, burst: underwayDatagramBurst},
@@ -42,6 +48,9 @@ func newGate(run [runSize]byte, flood *flood) *gate {
 		flood:    flood,
 	}
 }
+
+// welcome says that a handshake with this peer came to something, on either side.
+func (g *gate) welcome(peer net.Addr) { g.sources.give(sourceOf(peer), handshakeDatagrams) }
 
 // passes reports whether quic-go is to have the datagram.
 func (g *gate) passes(datagram []byte, from net.Addr, now func() time.Time) bool {
@@ -55,13 +64,15 @@ func (g *gate) passes(datagram []byte, from net.Addr, now func() time.Time) bool
 		g.flood.note(&g.flood.datagrams, from)
 		return false
 	}
-	all := &g.opening
-	if len(datagram) > longIDAt+runSize && [runSize]byte(datagram[longIDAt:]) == g.run {
-		all = &g.underway
-	}
-	at := now()
-	if g.sources.take(sourceOf(from), at) && all.take(at) {
-		return true
+	at, source := now(), sourceOf(from)
+	if g.sources.take(source, at) {
+		if len(datagram) > longIDAt+runSize && [runSize]byte(datagram[longIDAt:]) == g.run {
+			if g.underway.take(at) {
+				return true
+			}
+		} else if !g.full(source) && g.opening.take(at) {
+			return true
+		}
 	}
 	g.flood.note(&g.flood.datagrams, from)
 	return false

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -11,6 +12,9 @@ import (
 )
 
 var gateRun = [runSize]byte{1, 2, 3, 4}
+
+// roomy is that no source has all its places.
+func roomy(netip.Addr) bool { return false }
 
 // longDatagram returns the beginning of an Initial packet for this connection ID.
 func longDatagram(id []byte) []byte {
@@ -46,7 +50,7 @@ func TestGateLimitsWhatIsOfNoConnection(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFlood()
-			g := newGate(gateRun, f)
+			g := newGate(gateRun, roomy, f)
 			moment := time.Now()
 			n := passed(g, 2*c.source, c.datagram, from(1), moment)
 			if n != c.source {
@@ -96,7 +100,7 @@ func (b *batchOf) ReadBatch(messages []ipv4.Message, _ int) (n int, err error) {
 // What is dropped leaves no hole in a batch, and a batch of nothing else is not an answer.
 func TestPacketConnDropsWhatTheGateDoes(t *testing.T) {
 	bare, _ := udp(t)
-	g := newGate(gateRun, newFlood())
+	g := newGate(gateRun, roomy, newFlood())
 	g.opening.burst = 0
 	c := newPacketConn(bare, newResetter(), g)
 	drop := longDatagram([]byte{7, 7, 7, 7, 7, 7, 7, 7})
@@ -134,7 +138,7 @@ func TestPacketConnDropsWhatTheGateDoes(t *testing.T) {
 func TestReadFromDropsWhatTheGateDoes(t *testing.T) {
 	receiver, at := udp(t)
 	sender, _ := udp(t)
-	g := newGate(gateRun, newFlood())
+	g := newGate(gateRun, roomy, newFlood())
 	g.opening.burst = 0
 	c := newPacketConn(receiver, newResetter(), g)
 	for _, d := range [][]byte{longDatagram(nil), append([]byte{0x40}, gateRun[:]...)} {
@@ -158,7 +162,7 @@ func FuzzGate(f *testing.F) {
 	f.Add(longDatagram(nil))
 	f.Add([]byte{0xc0, 0, 0, 0, 1, 255})
 	f.Fuzz(func(t *testing.T, datagram []byte) {
-		g := newGate(gateRun, newFlood())
+		g := newGate(gateRun, roomy, newFlood())
 		g.sources.burst, g.orphan.burst = 0, 0
 		connected := len(datagram) > runSize && datagram[0]&0x80 == 0 && bytes.Equal(datagram[1:1+runSize], gateRun[:])
 		if got := g.passes(datagram, &net.UDPAddr{IP: net.IPv6loopback}, time.Now); got != (connected || len(datagram) == 0) {
@@ -168,11 +172,27 @@ func FuzzGate(f *testing.F) {
 }
 
 func BenchmarkGatePassesConnections(b *testing.B) {
-	g := newGate(gateRun, newFlood())
+	g := newGate(gateRun, roomy, newFlood())
 	datagram := append(append([]byte{0x40}, gateRun[:]...), make([]byte, 1200)...)
 	from := &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1)}
 	b.ReportAllocs()
 	for b.Loop() {
 		g.passes(datagram, from, time.Now)
+	}
+}
+
+// Two endpoints that connect again and again never use up what one source may send.
+func TestGateLetsGoodPeersConnectWithoutEnd(t *testing.T) {
+	b, at := listening(t, testConfig(t))
+	a := start(t, testConfig(t))
+	for _, e := range []*running{a, b} {
+		e.gate.sources.rate, e.gate.sources.burst = 0, 60
+	}
+	for range 30 {
+		dialled, _ := pair(t, a, b, at)
+		dialled.Close(CloseNone, "")
+	}
+	if f := a.flood.datagrams.Load() + b.flood.datagrams.Load(); f > 0 {
+		t.Errorf("%d datagrams are dropped", f)
 	}
 }

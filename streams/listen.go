@@ -66,7 +66,7 @@ func (e *Endpoint) Listen(node string, addr string, portMin, portMax uint16) (ne
 	cfg := &quic.Config{
 		GetConfigForClient: func(*quic.ClientInfo) (*quic.Config, error) { return e.current.Load().acceptorQUIC(), nil },
 	}
-	if l.quic, err = s.transport.Listen(e.acceptorTLS(), cfg); err != nil {
+	if l.quic, err = s.transport.Listen(e.acceptorTLS(l.open), cfg); err != nil {
 		l.shut(nil)
 		e.release(s)
 		return netip.AddrPort{}, failure(CodeInternal, op, "%w", err)
@@ -181,13 +181,19 @@ func (e *Endpoint) CloseListener() error {
 
 var errNotListening = errors.New("the node does not listen any more")
 
-// acceptorTLS makes each connection use the identity that was current when it arrived, in TLS as after it.
-func (e *Endpoint) acceptorTLS() *tls.Config {
+// acceptorTLS makes each connection wait its turn, which ends with open, and then use the identity that was current when it
+// arrived, in TLS as after it. It is called when the ClientHello is there, by the connection's own goroutine, and before
+// anything that costs much.
+func (e *Endpoint) acceptorTLS(open context.Context) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{alpn},
 		GetConfigForClient: func(info *tls.ClientHelloInfo) (*tls.Config, error) {
-			return arrivalOf(info.Context()).settings.server, nil
+			a := arrivalOf(info.Context())
+			ctx, cancel := context.WithDeadline(open, a.since.Add(a.settings.HelloTimeout))
+			defer cancel()
+			a.place.turn(ctx)
+			return a.settings.server, nil
 		},
 	}
 }
@@ -279,16 +285,22 @@ func (e *Endpoint) greet(l *listener, conn *quic.Conn) {
 		return
 	}
 	if c == nil {
-		a.place.leave(true)
+		e.welcome(a, conn)
 		return // it has joined another's channel
 	}
 	select {
 	case e.accepted <- c:
-		a.place.leave(true)
+		e.welcome(a, conn)
 	case <-c.Done():
 	case <-l.open.Done():
 		c.Close(CloseStopping, context.Cause(l.open).Error())
 	}
+}
+
+// welcome says that an inbound connection is no stranger's: it does not count among them.
+func (e *Endpoint) welcome(a *arrival, conn *quic.Conn) {
+	a.place.leave(true)
+	e.gate.welcome(conn.RemoteAddr())
 }
 
 // turnAway closes a connection that did not get as far as a channel. What the peer is told is the error's text but

@@ -93,12 +93,23 @@ func (t *throttle) take(source netip.Addr, now time.Time) bool {
 	return true
 }
 
-// give takes back one take.
-func (t *throttle) give(source netip.Addr) {
+// queue lets it happen in any case, and returns how long to wait before.
+func (t *throttle) queue(source netip.Addr, now time.Time) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	over := t.spentLocked(source, now) + 1 - t.burst
+	one, two := t.cellsLocked(source)
+	one.spent++
+	two.spent++
+	return time.Duration(over / t.rate * float64(time.Second))
+}
+
+// give undoes n takes.
+func (t *throttle) give(source netip.Addr, n float64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	one, two := t.cellsLocked(source)
-	one.spent, two.spent = max(0, one.spent-1), max(0, two.spent-1)
+	one.spent, two.spent = max(0, one.spent-n), max(0, two.spent-n)
 }
 
 // sourceOf returns what counts as one source: an IPv4 address; of IPv6 the /64, which is what one customer or one host has

@@ -33,7 +33,7 @@ func TestThrottleLimitsEachSourceAlone(t *testing.T) {
 	if n := allowed(a); n != 2 {
 		t.Errorf("%d after a second, want 2", n)
 	}
-	th.give(a)
+	th.give(a, 1)
 	if n := allowed(a); n != 1 {
 		t.Errorf("%d after one was given back", n)
 	}
@@ -42,7 +42,7 @@ func TestThrottleLimitsEachSourceAlone(t *testing.T) {
 		t.Errorf("%d while the clock goes backwards", n)
 	}
 	for range 10 {
-		th.give(b)
+		th.give(b, 1)
 	}
 	if n := allowed(b); n != 3 {
 		t.Errorf("%d after too many were given back, want a burst of 3", n)

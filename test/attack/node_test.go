@@ -170,7 +170,7 @@ func start(t testing.TB, cfg nodeConfig) *node {
 	}
 	n.told.L = &n.mu
 	args := append([]string{"erl", "-noshell", "+S", "2:2", "+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none",
-		"-name", n.name, "-no_epmd", "-setcookie", "attacked", "-proto_dist", "quic", "-pa", filepath.Join(dir, "ebin"),
+		"-name", n.name, "-no_epmd", "-connect_all", "false", "-setcookie", "attacked", "-proto_dist", "quic", "-pa", filepath.Join(dir, "ebin"),
 		"-quic_dist", "executable", strconv.Quote(filepath.Join(dir, "quicdistd")),
 		"-kernel", "net_setuptime", strconv.Itoa(int(helloTimeout / time.Second)), "-kernel", "logger",
 		`[{handler,default,logger_std_h,#{formatter=>{logger_formatter,#{single_line=>true,template=>["LOG ",level," ",msg,"\n"]}}}}]`,
