@@ -19,7 +19,10 @@ const (
 	// Handshakes of one source that are under way or came to nothing, a second and at once: those whose address is not proven,
 	// beyond which it has to be; and all of them, beyond which they wait their turn. Each costs a millisecond of a processor.
 	unprovenHandshakes, unprovenBurst = 16, 32
-	pacedHandshakes, pacedBurst       = 50, 32
+	pacedHandshakes, pacedBurst       = 20, 16
+
+	// turnInterval is how often who waits his turn looks whether it has come.
+	turnInterval = 50 * time.Millisecond
 
 	// floodInterval is the time between two lines of the log about what was dropped and refused.
 	floodInterval = 10 * time.Second
@@ -104,18 +107,23 @@ func (a *admission) enter(cfg *settings, source netip.Addr, proven bool, now tim
 
 func withExcess(limit int) int { return limit + max(1, limit/4) }
 
-// turn waits until it is the source's turn for a TLS handshake, which a flood's are only now and again; or until ctx ends. There
-// are never more of a source than have a place, which bounds the wait.
-func (p *seat) turn(ctx context.Context) {
-	wait := p.admission.paced.queue(p.source, time.Now())
-	if wait <= 0 {
-		return
+// turn waits until it is the source's turn for a TLS handshake, and reports whether that was before ctx ended. Turns come
+// slowly to who floods, and as fast as others succeed to many good peers behind one address.
+func (p *seat) turn(ctx context.Context) bool {
+	if p.admission.paced.take(p.source, time.Now()) {
+		return true
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
+	tick := time.NewTicker(turnInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			if p.admission.paced.take(p.source, now) {
+				return true
+			}
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 

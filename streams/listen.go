@@ -192,7 +192,9 @@ func (e *Endpoint) acceptorTLS(open context.Context) *tls.Config {
 			a := arrivalOf(info.Context())
 			ctx, cancel := context.WithDeadline(open, a.since.Add(a.settings.HelloTimeout))
 			defer cancel()
-			a.place.turn(ctx)
+			if !a.place.turn(ctx) {
+				return nil, errBusy
+			}
 			return a.settings.server, nil
 		},
 	}

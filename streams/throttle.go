@@ -93,17 +93,6 @@ func (t *throttle) take(source netip.Addr, now time.Time) bool {
 	return true
 }
 
-// queue lets it happen in any case, and returns how long to wait before.
-func (t *throttle) queue(source netip.Addr, now time.Time) time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	over := t.spentLocked(source, now) + 1 - t.burst
-	one, two := t.cellsLocked(source)
-	one.spent++
-	two.spent++
-	return time.Duration(over / t.rate * float64(time.Second))
-}
-
 // give undoes n takes.
 func (t *throttle) give(source netip.Addr, n float64) {
 	t.mu.Lock()

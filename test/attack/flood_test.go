@@ -1,13 +1,11 @@
 package attack
 
 import (
-	"errors"
+	"context"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/quic-go/quic-go"
 )
 
 // calm is a 99th percentile of round trips below which nothing needs to be compared: on a machine that does other things too,
@@ -23,23 +21,24 @@ const floodLine = `^warning quic_dist: too many connection attempts: some are dr
 // it, and that the sidecar's memory is bounded. Flood goes on until stop is closed, or for as long as it likes.
 //
 // Attacker, nodes, and whatever else runs there share a machine's processors. So what a good peer sees is compared with what it
-// saw before, or with what two nodes that nobody attacks see meanwhile.
+// saw before, or with what two nodes that nobody attacks see meanwhile; and of several rounds the best counts, since what
+// others do can only make one worse.
 func flooded(t *testing.T, flood func(t *testing.T, n *node, stop <-chan struct{})) {
 	t.Helper()
 	n, good, late := start(t, nodeConfig{}), start(t, nodeConfig{}), start(t, nodeConfig{})
 	one, other := start(t, nodeConfig{}), start(t, nodeConfig{})
 	stepBack()
-	const pings = 1000
+	const pings, rounds = 500, 4
 	good.connect(t, n)
 	one.connect(t, other)
-	var p99, quiet, elsewhere time.Duration
-	measure := func(of *time.Duration) {
+	measure := func() (attacked, elsewhere time.Duration) {
 		var wg sync.WaitGroup
-		wg.Go(func() { _, *of, _ = good.ping(t, n, pings, time.Millisecond) })
+		wg.Go(func() { _, attacked, _ = good.ping(t, n, pings, time.Millisecond) })
 		wg.Go(func() { _, elsewhere, _ = one.ping(t, other, pings, time.Millisecond) })
 		wg.Wait()
+		return attacked, elsewhere
 	}
-	measure(&quiet)
+	quiet, _ := measure()
 	idle := n.memory(t)
 	mark, before := n.mark(), n.attempts()
 
@@ -58,7 +57,15 @@ func flooded(t *testing.T, flood func(t *testing.T, n *node, stop <-chan struct{
 			}
 		}
 	}()
-	measure(&p99)
+	unharmed := false
+	for range rounds {
+		p99, elsewhere := measure()
+		t.Logf("99th percentile %v, before %v, elsewhere %v", p99, quiet, elsewhere)
+		unharmed = unharmed || p99 <= max(calm, 2*quiet, 2*elsewhere)
+	}
+	if !unharmed {
+		t.Error("a good peer notices the flood")
+	}
 	if got := n.attempts(); got != before {
 		t.Errorf("the BEAM has seen connection attempts: %s, before %s", got, before)
 	}
@@ -71,11 +78,8 @@ func flooded(t *testing.T, flood func(t *testing.T, n *node, stop <-chan struct{
 	wg.Wait()
 	<-measured
 
-	t.Logf("99th percentile %v, quiet %v, elsewhere %v, of a peer that came meanwhile %v; it connected within %v; %d KB, at rest %d KB",
-		p99, quiet, elsewhere, p99Late, connected, most.Load()>>10, idle>>10)
-	if p99 > max(calm, 2*quiet, 2*elsewhere) {
-		t.Errorf("the 99th percentile of round trips is %v, quiet %v, elsewhere %v", p99, quiet, elsewhere)
-	}
+	t.Logf("a peer that came meanwhile connected within %v, its 99th percentile %v; %d KB, at rest %d KB",
+		connected, p99Late, most.Load()>>10, idle>>10)
 	if took := most.Load() - int64(idle); took > floodAllowed {
 		t.Errorf("the sidecar takes %d bytes more", took)
 	}
@@ -117,38 +121,40 @@ func TestHalfOpenFlood(t *testing.T) {
 	})
 }
 
-// Two thousand handshakes that are completed, from one address, and then say nothing.
+// Two thousand handshakes from one address, a hundred at a time, that are completed where that is allowed, and then say nothing.
 func TestFullHandshakeFlood(t *testing.T) {
 	source := newSource()
 	flooded(t, func(t *testing.T, n *node, stop <-chan struct{}) {
-		var through, refused, silent atomic.Int64
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		var through, others atomic.Int64
 		var wg sync.WaitGroup
 		left := make(chan struct{}, 2000)
 		for range cap(left) {
 			left <- struct{}{}
 		}
 		close(left)
-		for range 8 {
+		began := time.Now()
+		for range 100 {
 			wg.Go(func() {
 				for range left {
-					_, err := dial(t, n, source, dialerTLS(alpn))
-					e, ok := errors.AsType[*quic.TransportError](err)
-					switch {
-					case err == nil:
+					if _, err := dialFrom(t, ctx, n, source, dialerTLS(alpn)); err == nil {
 						through.Add(1)
-					case ok && e.ErrorCode == quic.ConnectionRefused:
-						refused.Add(1)
-					default:
-						silent.Add(1)
+					} else if ctx.Err() != nil {
+						return
+					} else {
+						others.Add(1)
 					}
 				}
 			})
 		}
-		wg.Wait()
-		t.Logf("%d got through TLS, %d were refused, %d unheard", through.Load(), refused.Load(), silent.Load())
-		if through.Load() > 300+40*10 {
-			t.Errorf("%d handshakes of one address were made", through.Load())
-		}
 		<-stop
+		took := time.Since(began)
+		cancel()
+		wg.Wait()
+		t.Logf("within %v: %d got through TLS, %d did not, %d are left", took, through.Load(), others.Load(), len(left))
+		if got, most := through.Load(), 16+25*int64(took.Seconds()+1); got > most || got == 0 {
+			t.Errorf("%d handshakes of one address were made, want at most %d", got, most)
+		}
 	})
 }

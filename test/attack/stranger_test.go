@@ -31,6 +31,14 @@ func newSource() string {
 // dial makes a QUIC connection to a node's sidecar from an address of its own.
 func dial(t testing.TB, n *node, from string, conf *tls.Config) (*quic.Conn, error) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return dialFrom(t, ctx, n, from, conf)
+}
+
+// dialFrom is dial until ctx ends.
+func dialFrom(t testing.TB, ctx context.Context, n *node, from string, conf *tls.Config) (*quic.Conn, error) {
+	t.Helper()
 	udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(from)})
 	if err != nil {
 		t.Skip(err)
@@ -40,8 +48,6 @@ func dial(t testing.TB, n *node, from string, conf *tls.Config) (*quic.Conn, err
 		transport.Close()
 		udp.Close()
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
 	return transport.Dial(ctx, net.UDPAddrFromAddrPort(n.at), conf, &quic.Config{MaxIdleTimeout: patience})
 }
 
