@@ -45,7 +45,7 @@ func (b *bucket) take(now time.Time) bool {
 // throttleCells is how many buckets each of a throttle's two rows has.
 const throttleCells = 2048
 
-// A throttle limits how often something happens for each source, in constant memory (two rows of 48 KiB) however many sources
+// A throttle limits how often something happens for each source, in constant memory (two rows of 64 KiB) however many sources
 // there are. A source has one bucket in each row, at places that a keyed hash chooses, and is refused if both are empty: so
 // it is never allowed more than its rate, and suffers from others' floods only if they meet it in both rows. Safe for
 // concurrent use.
