@@ -206,7 +206,7 @@ config() ->
         {error, Reason} -> {error, quic_dist_config:format_error(Reason)}
     end.
 
-%% @private What is secret stays out of crash reports and `sys:get_status/1': the password, the reset
+%% @private What is secret stays out of crash reports and `sys:get_status/1': password, reset
 %% key, tokens of sockets, what requests are made with, and frames that are not yet written.
 -spec format_status(gen_statem:format_status()) -> gen_statem:format_status().
 format_status(#{data := #data{} = Data} = Status) ->

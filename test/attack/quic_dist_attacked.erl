@@ -1,5 +1,5 @@
-%% @doc What the attacker's bench has a node do: evaluate the lines of its standard input, count what
-%% reaches net_kernel, and measure round trips.
+%% @doc What the attacker's bench has a node do: evaluate the lines of its standard input, count
+%% what reaches net_kernel, and measure round trips.
 -module(quic_dist_attacked).
 
 -export([start/0, attempts/0, ping/3, echo/0]).
