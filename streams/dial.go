@@ -424,6 +424,9 @@ func (e *Endpoint) introduce(ctx context.Context, o outcome, d Dial) (*Channel, 
 		closeConn(conn, CloseRefused, "")
 		return nil, CodeUntrusted, err
 	}
+	for _, conn := range conns {
+		e.gate.welcome(conn.RemoteAddr())
+	}
 	return c, "", nil
 }
 

@@ -4,7 +4,8 @@
 //
 //	endpoint.go   the Endpoint: configuration, life, the set of channels, the authentication step
 //	socket.go     UDP sockets with a QUIC transport each, and who keeps them open
-//	listen.go     inbound: listening, the limits of what is pending, hellos, Accept
+//	listen.go     inbound: listening, hellos, Accept
+//	admission.go  who may be pending; gate.go drops floods before quic-go; throttle.go limits by source
 //	dial.go       outbound: several addresses at once, errors that say what to do
 //	probe.go      what ICMP says of an address, beside each dial
 //	resolve.go    host names

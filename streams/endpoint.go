@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,10 +25,11 @@ const (
 	initialReceiveWindow = 512 << 10
 	maxReceiveWindow     = 4 << 20
 
-	// defaultMaxPending is how many inbound connections may be between their first packet and their acceptance. Each
-	// costs some 50 KB and a TLS handshake; the nodes of a cluster that all restart at once fit in, and a flood does
-	// not.
-	defaultMaxPending = 256
+	// strangerWindow is the first window of a stream that an inbound connection opens: what a peer can make us hold, for each
+	// stream, before it has said who it is. A hello fits in. It is not much less than the first congestion window of any peer,
+	// and doubles as fast, so that it is hardly ever what a transfer waits for: 256 KB over a fresh connection of 40 ms take
+	// 170 ms, with half of this window 210, with 512 KiB 150.
+	strangerWindow = 32 << 10
 )
 
 // Config is what an [Endpoint] needs to know. Zero durations are an error, but for KeepAlive, which is then off.
@@ -40,6 +42,7 @@ type Config struct {
 	Identity     *Identity
 	Log          *slog.Logger // nil: no log
 	MaxPending   int          // inbound connections that wait for their hello; 0: a default
+	MaxPerSource int          // of them, from one source; 0: half
 	Streams      lanes.Mode   // which frames may use lanes, at most
 	Lanes        int          // how many, at most
 	Connections  int          // how many QUIC connections a channel has, at most; 0: one, or several to a peer that is far
@@ -76,6 +79,9 @@ func newSettings(cfg Config) (*settings, error) {
 	if cfg.FilePoll <= 0 {
 		cfg.FilePoll = defaultFilePoll
 	}
+	if cfg.MaxPerSource <= 0 {
+		cfg.MaxPerSource = max(1, cfg.MaxPending/2)
+	}
 	if cfg.Streams == lanes.Single {
 		cfg.Lanes = 0
 	}
@@ -106,6 +112,7 @@ func newSettings(cfg Config) (*settings, error) {
 // all.
 func (s *settings) acceptorQUIC() *quic.Config {
 	c := s.quic
+	c.InitialStreamReceiveWindow = strangerWindow
 	c.HandshakeIdleTimeout = s.HelloTimeout / 2
 	c.MaxIncomingStreams = 1
 	return &c
@@ -135,9 +142,11 @@ type Endpoint struct {
 	end  context.CancelCauseFunc
 	work sync.WaitGroup // everything that Run waits for; begun by enter, so that none begins once stopped
 
-	pending  atomic.Int64  // inbound connections between their first packet and their acceptance
-	accepted chan *Channel // from greet to Accept; unbuffered, since whoever waits there counts as pending
-	refusals bucket        // how many failed inbound connections are logged
+	admission *admission    // inbound connections between their first packet and their acceptance
+	flood     *flood        // what was dropped or refused unheard
+	gate      *gate         // drops what there is too much of before it costs anything
+	accepted  chan *Channel // from greet to Accept; unbuffered, since whoever waits there counts as pending
+	refusals  bucket        // how many failed inbound connections are logged
 
 	listening   sync.Mutex // serialises Listen and CloseListener; taken before mu
 	configuring sync.Mutex // serialises Reconfigure and Reload; taken before mu
@@ -158,6 +167,8 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 		return nil, err
 	}
 	e := &Endpoint{
+		admission:  newAdmission(),
+		flood:      newFlood(),
 		accepted:   make(chan *Channel),
 		refusals:   bucket{rate: 1, burst: 20},
 		sockets:    make(map[*socket]struct{}),
@@ -165,6 +176,7 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 		gatherings: make(map[[inviteIDSize]byte]*gathering),
 	}
 	rand.Read(e.run[:])
+	e.gate = newGate(e.run, func(source netip.Addr) bool { return e.admission.full(e.current.Load(), source) }, e.flood)
 	e.current.Store(s)
 	e.life, e.end = context.WithCancelCause(context.Background())
 	return e, nil

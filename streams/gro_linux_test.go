@@ -7,7 +7,6 @@ import (
 	"testing"
 	"unsafe"
 
-	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,15 +18,6 @@ func segmented(size uint16) []byte {
 	header.SetLen(unix.CmsgLen(2))
 	binary.NativeEndian.PutUint16(oob[unix.CmsgLen(0):], size)
 	return oob
-}
-
-func emptyMessages(n int) []ipv4.Message {
-	messages := make([]ipv4.Message, n)
-	for i := range messages {
-		messages[i].Buffers = [][]byte{make([]byte, 1452)}
-		messages[i].OOB = make([]byte, 128)
-	}
-	return messages
 }
 
 // What the kernel hands out in one piece is read one by one, in order, whatever the number of messages asked for.

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -68,7 +67,7 @@ func (e *Endpoint) Listen(node string, addr string, portMin, portMax uint16) (ne
 	cfg := &quic.Config{
 		GetConfigForClient: func(*quic.ClientInfo) (*quic.Config, error) { return e.current.Load().acceptorQUIC(), nil },
 	}
-	if l.quic, err = s.transport.Listen(e.acceptorTLS(), cfg); err != nil {
+	if l.quic, err = s.transport.Listen(e.acceptorTLS(l.open), cfg); err != nil {
 		l.shut(nil)
 		e.release(s)
 		return netip.AddrPort{}, failure(CodeInternal, op, "%w", err)
@@ -80,6 +79,8 @@ func (e *Endpoint) Listen(node string, addr string, portMin, portMax uint16) (ne
 	e.current.Load().warnOfOwnName(node)
 	// Owns the acceptance of connections; ends with the listener; Run waits, since Listen has entered.
 	e.work.Go(func() { e.acceptConns(l) })
+	// Owns the log of floods; likewise.
+	e.work.Go(func() { e.flood.report(l.open, func() *slog.Logger { return e.current.Load().Log }) })
 	return s.local, nil
 }
 
@@ -182,13 +183,21 @@ func (e *Endpoint) CloseListener() error {
 
 var errNotListening = errors.New("the node does not listen any more")
 
-// acceptorTLS makes each connection use the identity that was current when it arrived, in TLS as after it.
-func (e *Endpoint) acceptorTLS() *tls.Config {
+// acceptorTLS makes each connection wait its turn, which ends with open, and then use the identity that was current when it
+// arrived, in TLS as after it. It is called when the ClientHello is there, by the connection's own goroutine, and before
+// anything that costs much.
+func (e *Endpoint) acceptorTLS(open context.Context) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{alpn},
 		GetConfigForClient: func(info *tls.ClientHelloInfo) (*tls.Config, error) {
-			return arrivalOf(info.Context()).settings.server, nil
+			a := arrivalOf(info.Context())
+			ctx, cancel := context.WithDeadline(open, a.since.Add(a.settings.HelloTimeout))
+			defer cancel()
+			if !a.place.turn(ctx) {
+				return nil, errBusy
+			}
+			return a.settings.server, nil
 		},
 	}
 }
@@ -198,32 +207,29 @@ func (e *Endpoint) acceptorTLS() *tls.Config {
 type arrival struct {
 	settings *settings
 	since    time.Time
-	excess   bool        // there is no place for it: it is let in far enough to be told so
-	settle   func()      // gives its place among the pending ones back; may be called again
+	place    *seat       // among the pending ones
 	greeted  atomic.Bool // TLS is done, so that greet has something to say about its end
+	logged   atomic.Bool // its end has its line: it may come while TLS is just done
 }
 
 type arrivalKey struct{}
 
 func arrivalOf(ctx context.Context) *arrival { return ctx.Value(arrivalKey{}).(*arrival) }
 
-var errBusy = errors.New("too many connections wait for their hello")
-
-// arrival is called for the first packet of each inbound connection, and refuses it if it returns an error. Twice as
-// many as may wait are let in, the second half only to be told in words that they came at a bad time; beyond that a
-// connection costs nothing but the refusal.
-func (e *Endpoint) arrival(ctx context.Context, s *socket, from net.Addr) (context.Context, error) {
+// arrival is called for the first packet of each inbound connection, and refuses it if it returns an error.
+func (e *Endpoint) arrival(ctx context.Context, s *socket, info *quic.ClientInfo) (context.Context, error) {
 	cfg := e.current.Load()
+	from := info.RemoteAddr
+	p, err := e.admission.enter(cfg, sourceOf(from), info.AddrVerified, time.Now())
+	if err != nil {
+		e.flood.note(&e.flood.connections, from)
+		return nil, err
+	}
 	e.mu.Lock()
 	if e.stopped {
 		e.mu.Unlock()
+		p.leave(false)
 		return nil, errStopping
-	}
-	n := e.pending.Add(1)
-	if n > 2*int64(cfg.MaxPending) {
-		e.pending.Add(-1)
-		e.mu.Unlock()
-		return nil, errBusy
 	}
 	e.holdLocked(s)
 	e.work.Add(1)
@@ -232,13 +238,12 @@ func (e *Endpoint) arrival(ctx context.Context, s *socket, from net.Addr) (conte
 	a := &arrival{
 		settings: cfg,
 		since:    time.Now(),
-		excess:   n > int64(cfg.MaxPending),
-		settle:   sync.OnceFunc(func() { e.pending.Add(-1) }),
+		place:    p,
 	}
 	// Runs at the connection's end, which the handshake's timeout, the idle timeout or Run brings about; Run waits.
 	context.AfterFunc(ctx, func() {
 		defer e.work.Done()
-		a.settle()
+		a.place.leave(false)
 		e.release(s)
 		if !a.greeted.Load() {
 			e.logRefusal(a, from, asEnd(context.Cause(ctx)))
@@ -247,10 +252,11 @@ func (e *Endpoint) arrival(ctx context.Context, s *socket, from net.Addr) (conte
 	return context.WithValue(ctx, arrivalKey{}, a), nil
 }
 
-// acceptConns takes connections from quic-go as fast as they come: greeting each is a goroutine's own business.
+// acceptConns takes connections from quic-go as fast as they come: greeting each is a goroutine's own business. When the
+// listener is closed it takes those that are still there, so that they are told.
 func (e *Endpoint) acceptConns(l *listener) {
 	for {
-		conn, err := l.quic.Accept(l.open)
+		conn, err := l.quic.Accept(context.Background())
 		if err != nil {
 			if l.open.Err() == nil {
 				e.end(fmt.Errorf("listener at %s: %w", l.socket.local, err))
@@ -273,8 +279,8 @@ func (e *Endpoint) acceptConns(l *listener) {
 func (e *Endpoint) greet(l *listener, conn *quic.Conn) {
 	a := arrivalOf(conn.Context())
 	a.greeted.Store(true)
-	defer a.settle()
-	if a.excess {
+	defer a.place.leave(false)
+	if a.place.excess {
 		e.turnAway(a, conn, CloseBusy, errBusy)
 		return
 	}
@@ -284,14 +290,22 @@ func (e *Endpoint) greet(l *listener, conn *quic.Conn) {
 		return
 	}
 	if c == nil {
+		e.welcome(a, conn)
 		return // it has joined another's channel
 	}
 	select {
 	case e.accepted <- c:
+		e.welcome(a, conn)
 	case <-c.Done():
 	case <-l.open.Done():
 		c.Close(CloseStopping, context.Cause(l.open).Error())
 	}
+}
+
+// welcome says that an inbound connection is no stranger's: it does not count among them.
+func (e *Endpoint) welcome(a *arrival, conn *quic.Conn) {
+	a.place.leave(true)
+	e.gate.welcome(conn.RemoteAddr())
 }
 
 // turnAway closes a connection that did not get as far as a channel. What the peer is told is the error's text but
@@ -317,7 +331,7 @@ func (e *Endpoint) logRefusal(a *arrival, from net.Addr, err error) {
 	if isTransport && alert.ErrorCode.IsCryptoError() {
 		_, err = alertFailure(alert, x509.ExtKeyUsageClientAuth)
 	}
-	if a.settings.Log.Enabled(context.Background(), level) && e.refusals.take(time.Now()) {
+	if a.settings.Log.Enabled(context.Background(), level) && !a.logged.Swap(true) && e.refusals.take(time.Now()) {
 		a.settings.Log.Log(context.Background(), level, "inbound connection turned away",
 			"peer", from.String(), "err", printable(err.Error()))
 	}
@@ -327,9 +341,16 @@ func (e *Endpoint) logRefusal(a *arrival, from net.Addr, err error) {
 func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, ErrorCode, error) {
 	ctx, cancel := context.WithDeadline(l.open, a.since.Add(a.settings.HelloTimeout))
 	defer cancel()
+	ctx, breach := context.WithCancelCause(ctx)
+	defer breach(nil)
+	lanesMayCome := forbidLanes(ctx, conn, breach)
+	defer lanesMayCome()
 	late := func(err error) (*Channel, ErrorCode, error) {
 		if l.open.Err() != nil {
 			return nil, CloseStopping, context.Cause(l.open)
+		}
+		if broken, ok := errors.AsType[*brokenError](context.Cause(ctx)); ok {
+			return nil, CloseProtocol, broken
 		}
 		if ctx.Err() != nil {
 			return nil, CloseProtocol, fmt.Errorf("no hello within %v", a.settings.HelloTimeout)
@@ -349,6 +370,9 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, 
 		return late(err)
 	}
 	if joins != nil {
+		if lanesMayCome(); ctx.Err() != nil {
+			return late(nil)
+		}
 		if err := e.admit(ctx, conn, main, *joins); err != nil {
 			return nil, CloseRefused, err
 		}
@@ -372,6 +396,9 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, 
 		defer e.dismiss(g)
 		ours.Join = g.invitation
 	}
+	if lanesMayCome(); ctx.Err() != nil {
+		return late(nil)
+	}
 	if err := inTime(ctx, main, func() error { return writeHello(main, ours) }); err != nil {
 		return late(err)
 	}
@@ -393,6 +420,25 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, 
 		return nil, CloseRefused, err
 	}
 	return c, CloseNone, nil
+}
+
+// forbidLanes cancels ctx by breach if the dialler opens a lane, until the function that it returns is called, which may be
+// called again. The dialler may do so when it has our hello, and not before: what a stranger makes us hold is one stream's
+// window.
+func forbidLanes(ctx context.Context, conn *quic.Conn, breach context.CancelCauseFunc) (allow func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	// Owns the acceptance of lanes; ends with ctx, which allow waits for.
+	go func() {
+		defer close(done)
+		if _, err := conn.AcceptUniStream(ctx); err == nil {
+			breach(broken("a lane before the hellos are exchanged"))
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 // Accept returns the next inbound connection that has said its hello.

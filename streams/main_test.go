@@ -99,7 +99,7 @@ func start(t testing.TB, cfg Config) *running {
 		if len(e.channels) > 0 {
 			t.Errorf("%d channels are left", len(e.channels))
 		}
-		if n := e.pending.Load(); n != 0 {
+		if n := e.admission.pending(); n != 0 {
 			t.Errorf("%d inbound connections are still pending", n)
 		}
 	})

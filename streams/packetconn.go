@@ -11,14 +11,15 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// A packetConn is a UDP socket for quic-go that does three things more: it answers what quic-go leaves unanswered with
-// stateless resets, it takes the sting out of passing send errors, and on Linux it receives with segmentation offload. It is an [quic.OOBCapablePacketConn] with
+// A packetConn is a UDP socket for quic-go that does four things more: it drops floods, it answers what quic-go leaves
+// unanswered with stateless resets, it takes the sting out of passing send errors, and on Linux it receives with segmentation offload. It is an [quic.OOBCapablePacketConn] with
 // ReadBatch, so that quic-go keeps its fast paths (recvmmsg, GSO, ECN, packet info) and still reads through it: given
 // a mere net.Conn, quic-go would read the file descriptor behind its back.
 type packetConn struct {
 	*net.UDPConn
 	batch batchReader
 	reset *resetter
+	gate  *gate
 }
 
 // A batchReader fills messages, each with its one buffer and a buffer for control messages, and returns how many.
@@ -32,42 +33,63 @@ var (
 )
 
 // newPacketConn takes ownership of udp.
-func newPacketConn(udp *net.UDPConn, reset *resetter) *packetConn {
-	return &packetConn{UDPConn: udp, batch: newDatagramReader(udp), reset: reset}
+func newPacketConn(udp *net.UDPConn, reset *resetter, gate *gate) *packetConn {
+	return &packetConn{UDPConn: udp, batch: newDatagramReader(udp), reset: reset, gate: gate}
 }
 
 // ReadBatch is how quic-go reads on Linux, macOS and FreeBSD.
 func (c *packetConn) ReadBatch(messages []ipv4.Message, flags int) (int, error) {
-	n, err := c.batch.ReadBatch(messages, flags)
-	for i := range max(n, 0) {
-		m := &messages[i]
-		if addr, ok := m.Addr.(*net.UDPAddr); ok {
-			c.inspect(m.Buffers[0][:m.N], m.OOB[:m.NN], addr)
+	for {
+		n, err := c.batch.ReadBatch(messages, flags)
+		kept := 0
+		for i := range max(n, 0) {
+			m := &messages[i]
+			addr, ok := m.Addr.(*net.UDPAddr)
+			if ok && !c.inspect(m.Buffers[0][:m.N], m.OOB[:m.NN], addr) {
+				continue
+			}
+			if kept < i {
+				// The buffers stay where they are, since quic-go knows them by their places.
+				k := &messages[kept]
+				k.N = copy(k.Buffers[0], m.Buffers[0][:m.N])
+				k.NN = copy(k.OOB, m.OOB[:m.NN])
+				k.Addr = m.Addr
+			}
+			kept++
+		}
+		if kept > 0 || n <= 0 || err != nil {
+			return kept, err
 		}
 	}
-	return n, err
 }
 
 // ReadFrom is how quic-go reads elsewhere.
 func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
-	n, addr, err := c.UDPConn.ReadFrom(b)
-	if udp, ok := addr.(*net.UDPAddr); ok && err == nil {
-		c.inspect(b[:n], nil, udp)
+	for {
+		n, addr, err := c.UDPConn.ReadFrom(b)
+		if udp, ok := addr.(*net.UDPAddr); ok && err == nil && !c.inspect(b[:n], nil, udp) {
+			continue
+		}
+		return n, addr, err
 	}
-	return n, addr, err
 }
 
-// inspect answers a datagram if nobody else will. It sends on quic-go's reading goroutine, which a full socket buffer
-// could delay by the time the kernel needs for one datagram; the resetter's budget bounds how often.
-func (c *packetConn) inspect(datagram, oob []byte, from *net.UDPAddr) {
+// inspect reports whether quic-go is to have a datagram, and answers it if nobody else will. It sends on quic-go's reading
+// goroutine, which a full socket buffer could delay by the time the kernel needs for one datagram; the resetter's budget
+// bounds how often.
+func (c *packetConn) inspect(datagram, oob []byte, from *net.UDPAddr) bool {
+	if !c.gate.passes(datagram, from, time.Now) {
+		return false
+	}
 	if !c.reset.due(datagram) {
-		return
+		return true
 	}
 	var space [resetSize]byte
 	if reset := c.reset.answer(space[:0], datagram, time.Now()); len(reset) > 0 {
 		// Nobody to tell: a reset that is lost is asked for again by the peer's next packet.
 		c.UDPConn.WriteMsgUDP(reset, answerFrom(oob, from), from)
 	}
+	return true
 }
 
 // answerFrom returns the control message that makes an answer leave from the address to which the question came,

@@ -21,7 +21,7 @@ func TestPacketConnKeepsTheFastPaths(t *testing.T) {
 	}
 	bare, _ := udp(t)
 	wrapped, _ := udp(t)
-	want, got := gso(bare), gso(newPacketConn(wrapped, newResetter()))
+	want, got := gso(bare), gso(newPacketConn(wrapped, newResetter(), newGate([runSize]byte{1}, roomy, newFlood())))
 	t.Logf("generic segmentation offload: %v", want)
 	if got != want {
 		t.Errorf("generic segmentation offload: %v with our socket, %v without", got, want)
@@ -39,7 +39,7 @@ func TestPacketConnTakesPassingErrorsForLostPackets(t *testing.T) {
 	if _, _, err := bare.WriteMsgUDP([]byte("x"), nil, nowhere); err == nil {
 		t.Skip("this machine has a route to documentation's addresses")
 	}
-	c := newPacketConn(bare, newResetter())
+	c := newPacketConn(bare, newResetter(), newGate([runSize]byte{1}, roomy, newFlood()))
 	if n, _, err := c.WriteMsgUDP([]byte("x"), nil, nowhere); n != 1 || err != nil {
 		t.Errorf("WriteMsgUDP: %d, %v", n, err)
 	}

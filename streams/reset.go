@@ -4,7 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -75,28 +74,4 @@ func (r *resetter) answer(b, datagram []byte, now time.Time) []byte {
 	token := hmac.New(sha256.New, r.key[:])
 	token.Write(id)
 	return append(b, token.Sum(nil)[:tokenSize]...)
-}
-
-// A bucket limits how often something happens: rate times a second, after a burst. Safe for concurrent use.
-type bucket struct {
-	rate, burst float64
-
-	mu    sync.Mutex // guards what follows
-	spent float64    // tokens taken and not yet grown back
-	last  time.Time
-}
-
-// take reports whether it may happen now.
-func (b *bucket) take(now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if elapsed := now.Sub(b.last); elapsed > 0 {
-		b.spent = max(0, b.spent-b.rate*elapsed.Seconds())
-		b.last = now
-	}
-	if b.spent+1 > b.burst {
-		return false
-	}
-	b.spent++
-	return true
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/quic-go/quic-go"
 )
@@ -50,17 +51,17 @@ func (e *Endpoint) openSocket(addr netip.Addr, port uint16) (*socket, error) {
 	s.local = addrPort(udp.LocalAddr())
 	cfg := e.current.Load()
 	reset := &resetter{run: e.run, key: cfg.ResetKey, budget: bucket{rate: resetsPerSecond, burst: resetBurst}}
-	s.conn = newPacketConn(udp, reset)
+	s.conn = newPacketConn(udp, reset, e.gate)
 	s.transport = &quic.Transport{
 		Conn:                  s.conn,
 		ConnectionIDGenerator: reset,
 		StatelessResetKey:     &reset.key,
 		ConnContext: func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-			return e.arrival(ctx, s, info.RemoteAddr)
+			return e.arrival(ctx, s, info)
 		},
-		// A dialler proves that it receives at its address (RFC 9000, section 8.1) once half of the places for
-		// pending connections are taken: so forged addresses cannot take the other half.
-		VerifySourceAddress: func(net.Addr) bool { return e.pending.Load() >= int64(e.current.Load().MaxPending/2) },
+		VerifySourceAddress: func(from net.Addr) bool {
+			return e.admission.wantsProof(e.current.Load(), sourceOf(from), time.Now())
+		},
 	}
 	return s, nil
 }

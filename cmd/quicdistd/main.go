@@ -29,6 +29,10 @@ const (
 )
 
 func main() {
+	if err := checkIdentity(); err != nil {
+		fmt.Fprintln(os.Stderr, "quicdistd:", err)
+		os.Exit(exitUsage)
+	}
 	if len(os.Args) == 2 && os.Args[1] == "version" {
 		fmt.Printf("quicdistd %s, protocol %d\n", build, portproto.Protocol)
 		return
@@ -45,6 +49,7 @@ func main() {
 }
 
 func run() int {
+	keepToOurselves(os.Getenv("QUICDISTD_DUMPABLE") != "")
 	processors(os.Getenv("GOMAXPROCS"))
 	stdin, stdout := preparePipe(os.Stdin), preparePipe(os.Stdout)
 	os.Stdout = os.Stderr // no stray print may end up between two frames

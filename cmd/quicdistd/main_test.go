@@ -13,6 +13,10 @@ const asExecutable = "QUICDISTD_TEST_EXECUTABLE"
 
 // TestMain fails if a goroutine outlives the tests.
 func TestMain(m *testing.M) {
+	if os.Getenv(asExecutable) == asKept {
+		printKept()
+		os.Exit(0)
+	}
 	if os.Getenv(asExecutable) != "" {
 		main()
 		os.Exit(0) // as the Go runtime does when main returns

@@ -5,7 +5,7 @@
 %% `{Port, {exit_status, Status}}', and `flush' when it is time to call {@link flush/1}.
 -module(quic_dist_pipe).
 
--export([open/1, port/1, os_pid/1, send/2, flush/1, close/2]).
+-export([open/1, port/1, os_pid/1, send/2, flush/1, close/2, without_frames/1]).
 -export_type([pipe/0]).
 
 -record(pipe, {
@@ -46,6 +46,10 @@ port(#pipe{port = Port}) -> Port.
 %% @doc The sidecar's operating system process, if the system tells.
 -spec os_pid(pipe()) -> undefined | non_neg_integer().
 os_pid(#pipe{os_pid = OsPid}) -> OsPid.
+
+%% @doc What may be shown of a pipe: frames may hold secrets.
+-spec without_frames(pipe()) -> pipe().
+without_frames(Pipe) -> Pipe#pipe{unsent = []}.
 
 %% @doc Writes a frame, or keeps it if the port is busy. A sidecar reads its pipe always, so that a
 %% busy port is a matter of a moment, or a sidecar that hangs. A port that has just died is noticed

@@ -237,18 +237,31 @@ config() ->
         {error, Reason} -> {error, quic_dist_config:format_error(Reason)}
     end.
 
-%% @private The password and the reset key stay out of crash reports and `sys:get_status/1'.
+%% @private What is secret stays out of crash reports and `sys:get_status/1': password, reset
+%% key, tokens of sockets, what requests are made with, and frames that are not yet written.
 -spec format_status(gen_statem:format_status()) -> gen_statem:format_status().
-format_status(#{data := #data{config = Config0} = Data} = Status) ->
-    Config =
-        case Config0 of
-            {ok, #{password := _} = Options} -> {ok, Options#{password := <<"***">>}};
-            _ -> Config0
-        end,
+format_status(#{data := #data{} = Data} = Status) ->
     %% Events may hold frames, and frames what applications say to each other.
-    maps:map(fun hide/2, Status#{data := Data#data{config = Config, reset_key = <<"***">>}});
+    maps:map(fun hide/2, Status#{data := without_secrets(Data)});
 format_status(Status) ->
     maps:map(fun hide/2, Status).
+
+without_secrets(#data{config = Config, waiting = Waiting, users = Users} = Data) ->
+    Data#data{
+        config =
+            case Config of
+                {ok, #{password := _} = Options} -> {ok, Options#{password := <<"***">>}};
+                _ -> Config
+            end,
+        reset_key = <<"***">>,
+        pipe =
+            case Data#data.pipe of
+                undefined -> undefined;
+                Pipe -> quic_dist_pipe:without_frames(Pipe)
+            end,
+        waiting = [maps:remove(token, Channel) || Channel <- Waiting],
+        users = quic_dist_users:without_parameters(Users)
+    }.
 
 hide(message, _) -> '***';
 hide(Events, _) when Events =:= queue; Events =:= postponed; Events =:= log -> [];
@@ -257,10 +270,21 @@ hide(_, Value) -> Value.
 %% @private
 -spec terminate(term(), atom(), #data{}) -> ok.
 terminate(_, _, #data{pipe = undefined}) ->
-    ok;
+    forget_messages();
 terminate(_, _, #data{pipe = Pipe}) ->
+    forget_messages(),
     Stop = quic_dist_proto:control(stop, #{}),
     quic_dist_pipe:close(?STOP_TIMEOUT, quic_dist_pipe:send(Stop, Pipe)).
+
+%% A crash report shows the mailbox, past format_status/1: frames and requests are not for it. Who
+%% waits for an answer learns of our end by his monitor.
+forget_messages() ->
+    receive
+        {Port, {data, _}} when is_port(Port) -> forget_messages();
+        {'$gen_call', _, _} -> forget_messages()
+    after 0 ->
+        ok
+    end.
 
 %% States
 

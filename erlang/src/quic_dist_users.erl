@@ -5,7 +5,7 @@
 %% the channel is attached to the processes that move its data, or released to a socket.
 -module(quic_dist_users).
 
--export([new/0, count/1, clear/1, down/2]).
+-export([new/0, count/1, clear/1, down/2, without_parameters/1]).
 -export([request/4, answered/2]).
 -export([own/3, attach/4, release/2, close/2, handlers/2]).
 -export_type([users/0, request/0, handlers/0]).
@@ -47,6 +47,11 @@ new() ->
 -spec count(users()) -> non_neg_integer().
 count(#users{channels = Channels}) ->
     maps:size(Channels).
+
+%% @doc What may be shown of users: what was asked for may hold secrets.
+-spec without_parameters(users()) -> users().
+without_parameters(#users{requests = Requests} = Users) ->
+    Users#users{requests = maps:map(fun(_, R) -> R#request{what = '***'} end, Requests)}.
 
 %% @doc Everybody who is to be told that the sidecar is gone: those who wait for answers, and the
 %% input handlers. Nobody is monitored any more.

@@ -1,0 +1,37 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+)
+
+// checkIdentity refuses to run with the rights of somebody else than who started this process: it takes orders and file names
+// on its standard input. The executable's mode counts too, so that the fault shows before somebody else starts it.
+func checkIdentity() error {
+	file, err := os.Executable()
+	if err != nil {
+		file = "quicdistd" // its name is for the message only
+	}
+	borrowed := os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid()
+	if info, err := os.Stat(file); err == nil && info.Mode()&(os.ModeSetuid|os.ModeSetgid) != 0 {
+		borrowed = true
+	}
+	if borrowed {
+		return fmt.Errorf("%s is set-uid or set-gid and does not run so: chmod ug-s %s", file, file)
+	}
+	return nil
+}
+
+// keepToOurselves sees to it that files made here are for this user alone and, unless it is to be dumpable, that no core is
+// dumped: the memory holds keys. None of it can fail in a way that matters more than running.
+func keepToOurselves(dumpable bool) {
+	syscall.Umask(0o077)
+	if dumpable {
+		return
+	}
+	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
+	undumpable()
+}
