@@ -14,12 +14,12 @@ import (
 func messages() map[string][]message {
 	return map[string][]message{
 		"vm": {
-			new(VMHello), new(Configure), new(Listen), new(CloseListener), new(Resolve), new(Dial), new(Cancel), new(Close),
-			new(Stop), new(Reload),
+			new(VMHello), new(Configure), new(Listen), new(CloseListener), new(Resolve), new(Dial), new(Verdict), new(Cancel),
+			new(Close), new(Stop), new(Reload),
 		},
 		"sidecar": {
-			new(SidecarHello), new(OK), new(Error), new(Listening), new(Resolved), new(Dialled), new(Accepted), new(Closed),
-			new(Log), new(Certificates),
+			new(SidecarHello), new(OK), new(Error), new(Listening), new(Resolved), new(Dialled), new(Admit), new(Accepted),
+			new(Closed), new(Log), new(Certificates),
 		},
 	}
 }
@@ -47,6 +47,9 @@ func TestOnlyOptionalFieldsMayBeLeftOut(t *testing.T) {
 			}
 			want := map[etf.Atom]string{
 				"configure": "cacertfile certfile certificate_names close_untrusted data_plane insecure_no_verify keyfile password",
+				"listen":    "cookie",
+				"dial":      "cookie",
+				"verdict":   "cookie text",
 				"dialled":   "socket token",
 				"accepted":  "identity socket token",
 			}[m.tag()]

@@ -17,6 +17,8 @@ func newFromSidecar(tag etf.Atom) message {
 		return new(Resolved)
 	case "dialled":
 		return new(Dialled)
+	case "admit":
+		return new(Admit)
 	case "accepted":
 		return new(Accepted)
 	case "certificates":
@@ -138,6 +140,26 @@ func (m *Dialled) fields() []field {
 		{"socket", optionalText{&m.Socket}},
 		{"streams", &m.Streams},
 		{"token", (*optionalSecret)(&m.Token)},
+	}
+}
+
+// Admit asks whether a peer may connect, and with which cookie. Node is the name that it claims. Answered with [Verdict].
+type Admit struct {
+	Attempt uint32
+	Node    string
+	Address string
+	Port    uint16
+}
+
+func (m *Admit) tag() etf.Atom            { return "admit" }
+func (m *Admit) String() string           { return textForm(m) }
+func (m *Admit) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Admit) fields() []field {
+	return []field{
+		{"address", (*text)(&m.Address)},
+		{"attempt", (*u32)(&m.Attempt)},
+		{"node", (*text)(&m.Node)},
+		{"port", (*u16)(&m.Port)},
 	}
 }
 

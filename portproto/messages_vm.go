@@ -23,6 +23,8 @@ func newFromVM(tag etf.Atom) message {
 		return new(Dial)
 	case "reload":
 		return new(Reload)
+	case "verdict":
+		return new(Verdict)
 	case "cancel":
 		return new(Cancel)
 	case "close":
@@ -107,6 +109,7 @@ type Listen struct {
 	Address string
 	PortMin uint16
 	PortMax uint16
+	Cookie  []byte // secret: of the node itself, nil if left out; its key will soon be needed
 }
 
 func (m *Listen) tag() etf.Atom            { return "listen" }
@@ -115,6 +118,7 @@ func (m *Listen) appendTo(b []byte) []byte { return appendControl(b, m) }
 func (m *Listen) fields() []field {
 	return []field{
 		{"address", (*text)(&m.Address)},
+		{"cookie", (*optionalSecret)(&m.Cookie)},
 		{"id", (*u32)(&m.ID)},
 		{"node", (*text)(&m.Node)},
 		{"port_max", (*u16)(&m.PortMax)},
@@ -158,6 +162,7 @@ type Dial struct {
 	Local   string
 	Targets []Target // 1 to MaxTargets
 	Timeout time.Duration
+	Cookie  []byte // secret: what the VM has for Node; nil if left out
 }
 
 // Target is where a peer may be: a host name or an IP address, and a UDP port.
@@ -171,6 +176,7 @@ func (m *Dial) String() string           { return textForm(m) }
 func (m *Dial) appendTo(b []byte) []byte { return appendControl(b, m) }
 func (m *Dial) fields() []field {
 	return []field{
+		{"cookie", (*optionalSecret)(&m.Cookie)},
 		{"id", (*u32)(&m.ID)},
 		{"local", (*text)(&m.Local)},
 		{"node", (*text)(&m.Node)},
@@ -189,6 +195,26 @@ func (m *Reload) tag() etf.Atom            { return "reload" }
 func (m *Reload) String() string           { return textForm(m) }
 func (m *Reload) appendTo(b []byte) []byte { return appendControl(b, m) }
 func (m *Reload) fields() []field          { return []field{{"id", (*u32)(&m.ID)}} }
+
+// Verdict answers [Admit]: the peer may connect, if it knows Cookie, or it may not, and Text says why.
+type Verdict struct {
+	Attempt uint32
+	Accept  bool
+	Cookie  []byte  // secret; nil if left out
+	Text    *string // for our log; nil if left out
+}
+
+func (m *Verdict) tag() etf.Atom            { return "verdict" }
+func (m *Verdict) String() string           { return textForm(m) }
+func (m *Verdict) appendTo(b []byte) []byte { return appendControl(b, m) }
+func (m *Verdict) fields() []field {
+	return []field{
+		{"accept", (*boolean)(&m.Accept)},
+		{"attempt", (*u32)(&m.Attempt)},
+		{"cookie", (*optionalSecret)(&m.Cookie)},
+		{"text", optionalText{&m.Text}},
+	}
+}
 
 // Cancel makes the [Resolve] or [Dial] with this ID end soon.
 type Cancel struct {

@@ -35,6 +35,18 @@ func (v *u32) parse(t etf.Term) bool {
 func (v *u32) term() etf.Term             { return etf.Uint(*v) }
 func (v *u32) appendText(b []byte) []byte { return strconv.AppendUint(b, uint64(*v), 10) }
 
+// boolean is the atom true or false.
+type boolean bool
+
+func (v *boolean) parse(t etf.Term) bool {
+	a, ok := t.(etf.Atom)
+	*v = a == "true"
+	return ok && (a == "true" || a == "false")
+}
+
+func (v *boolean) term() etf.Term             { return etf.Atom(strconv.FormatBool(bool(*v))) }
+func (v *boolean) appendText(b []byte) []byte { return strconv.AppendBool(b, bool(*v)) }
+
 // within is an integer from least to most.
 type within struct {
 	target      *int

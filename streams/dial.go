@@ -30,6 +30,7 @@ const (
 type Dial struct {
 	Node    string // whom
 	Local   string // our node's name
+	Cookie  []byte // that this node has for it; not used where certificates authenticate
 	Targets []Target
 }
 
@@ -68,6 +69,15 @@ func (e *Endpoint) Dial(ctx context.Context, d Dial) (*Channel, error) {
 	defer abort(nil)
 	unwatch := context.AfterFunc(e.life, func() { abort(errStopping) })
 	defer unwatch()
+
+	if s := e.current.Load(); s.byCookie() && !s.InsecureNoVerify {
+		if len(d.Cookie) == 0 {
+			return nil, &Error{CodeUntrusted, op, errNoCookie}
+		}
+		// The key of a cookie that is new is derived while the peer is looked for, and introduce finds it. Ends with ctx, but
+		// for a derivation that has begun; Run waits, since Dial has entered.
+		e.work.Go(func() { _ = s.Keys.Learn(ctx, d.Cookie) })
+	}
 
 	won, failures := e.race(ctx, d.Targets)
 	if won.conn == nil {
@@ -341,7 +351,8 @@ func handshakeFailure(err error) (Code, error) {
 		case CloseWireVersion:
 			return CodeWireVersion, closedBy(e)
 		case CloseRefused:
-			return CodePeerRefused, fmt.Errorf("%w: its log says why", closedBy(e))
+			return CodePeerRefused, fmt.Errorf("%w: its log says why; do the cookies agree, have both nodes a cacertfile or "+
+				"neither, does it allow this node?", closedBy(e))
 		}
 		return CodePeerRefused, closedBy(e)
 	}
@@ -381,6 +392,13 @@ func (e *Endpoint) introduce(ctx context.Context, o outcome, d Dial) (*Channel, 
 		return fail(err)
 	}
 	ours := o.settings.hello(d.Local, wanted(conn.ConnectionStats().MinRTT))
+	var proven proofs
+	if o.settings.byCookie() && len(d.Cookie) > 0 {
+		if proven, err = o.settings.Keys.prove(ctx, conn, d.Cookie); err != nil {
+			return fail(err)
+		}
+		ours.Proof = proven.dialler
+	}
 	var peer Hello
 	err = inTime(ctx, main, func() (err error) {
 		if err = writeHello(main, ours); err == nil {
@@ -397,14 +415,15 @@ func (e *Endpoint) introduce(ctx context.Context, o outcome, d Dial) (*Channel, 
 		return nil, CodeWireVersion, words
 	}
 	if peer.Node != d.Node {
-		words := fmt.Errorf("the node there is %s: what says where %s is, its name, a table or epmd, leads elsewhere", peer.Node, d.Node)
+		words := fmt.Errorf("the node there is %s: what says where %s is, its name, a table or epmd, leads elsewhere",
+			printable(peer.Node), printable(d.Node))
 		closeConn(conn, CloseNone, words.Error())
 		if o.settings.byCertificate() {
 			words = fmt.Errorf("%w; its certificate names %s", words, Names(conn.ConnectionState().TLS.PeerCertificates[0]))
 		}
 		return nil, CodePeerRefused, words
 	}
-	if err := e.authenticate(o.settings, conn, peer); err != nil {
+	if err := o.settings.admitAcceptor(conn, peer, proven); err != nil {
 		closeConn(conn, CloseRefused, "")
 		return nil, CodeUntrusted, err
 	}

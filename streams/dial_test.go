@@ -249,15 +249,15 @@ func TestDialSaysWhatEachTargetCameTo(t *testing.T) {
 
 func TestDialRefusesNonsense(t *testing.T) {
 	a := start(t, testConfig(t))
-	_, err := a.Dial(within(t), Dial{Node: "b@h", Local: "a@h"})
+	_, err := a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie)})
 	wantCode(t, err, CodeLimit)
-	_, err = a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Targets: make([]Target, maxTargets+1)})
+	_, err = a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: make([]Target, maxTargets+1)})
 	wantCode(t, err, CodeLimit)
-	_, err = a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Targets: []Target{{"no-such-host.invalid", 1}}})
+	_, err = a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"no-such-host.invalid", 1}}})
 	wantCode(t, err, CodeUnknownHost)
-	_, err = a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Targets: []Target{{"127.0.0.1", 0}}})
+	_, err = a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"127.0.0.1", 0}}})
 	wantCode(t, err, CodeBadAddress)
-	_, err = a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Targets: []Target{{"", 1}}})
+	_, err = a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"", 1}}})
 	wantCode(t, err, CodeBadAddress)
 }
 
@@ -274,9 +274,9 @@ func TestDialWithoutARouteIsUnreachable(t *testing.T) {
 
 func TestDialOfALinkLocalAddressNeedsItsZone(t *testing.T) {
 	a := start(t, testConfig(t))
-	_, err := a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Targets: []Target{{"fe80::1", 4433}}})
+	_, err := a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"fe80::1", 4433}}})
 	wantCode(t, err, CodeBadAddress, "fe80::1%eth0")
-	_, err = a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Targets: []Target{{"fe80::1%no-such-if", 4433}}})
+	_, err = a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"fe80::1%no-such-if", 4433}}})
 	wantCode(t, err, CodeUnreachable, "no interface no-such-if")
 }
 
@@ -331,7 +331,7 @@ func TestDialByName(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := start(t, testConfig(t))
-	if _, err := a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Targets: []Target{{"localhost", at.Port()}}}); err != nil {
+	if _, err := a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"localhost", at.Port()}}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.Accept(within(t)); err != nil {
@@ -343,8 +343,8 @@ func TestDialByName(t *testing.T) {
 func TestDialRefusesAnotherNode(t *testing.T) {
 	a := start(t, testConfig(t))
 	b, at := listening(t, testConfig(t))
-	_, err := a.Dial(within(t), Dial{Node: "c@h", Local: "a@h", Targets: to(at).Targets})
+	_, err := a.Dial(within(t), Dial{Node: "c@h", Local: "a@h", Cookie: []byte(testCookie), Targets: to(at).Targets})
 	wantCode(t, err, CodePeerRefused, "c@h", "the node there is b@h")
-	_, err = b.Dial(within(t), Dial{Node: "c@h", Local: "b@h", Targets: to(at).Targets})
+	_, err = b.Dial(within(t), Dial{Node: "c@h", Local: "b@h", Cookie: []byte(testCookie), Targets: to(at).Targets})
 	wantCode(t, err, CodePeerRefused, "calls itself b@h, as this node")
 }

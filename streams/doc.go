@@ -2,7 +2,7 @@
 // [Channel], which carries the frames of one distribution connection between two nodes. WIRE.md in this folder is
 // what two endpoints say to each other. The package knows nothing of the BEAM, and never looks into a frame.
 //
-//	endpoint.go   the Endpoint: configuration, life, the set of channels, the authentication step
+//	endpoint.go   the Endpoint: configuration, life, the set of channels
 //	socket.go     UDP sockets with a QUIC transport each, and who keeps them open
 //	listen.go     inbound: listening, hellos, Accept
 //	admission.go  who may be pending; gate.go drops floods before quic-go; throttle.go limits by source
@@ -11,6 +11,7 @@
 //	resolve.go    host names
 //	channel.go    a Channel; frames.go cuts what it reads at borders of frames
 //	hello.go      the first message each way
+//	authenticate.go who may be a peer: the proof of the cookie, and what the node says; keyring.go has the cookies' keys
 //	identity.go   certificates and keys, and the judgement on the peer's
 //	packetconn.go the socket that quic-go sees; reset.go the stateless resets that it sends
 //	errors.go     codes of requests, codes of the wire, reasons of a channel's end
@@ -19,9 +20,8 @@
 //
 // The package promises no stability.
 //
-// A certificate is not compared with the name of the node that shows it, and without a certificate authority any
-// certificate is accepted: authentication is then the distribution handshake's cookie alone, against which a man in
-// the middle who is on the path from the start can stand.
+// Who is dialled is shown a proof that he can test guesses at the cookie with: what keeps a weak cookie is the cost of a
+// guess, and nothing else.
 //
 // A channel is one stream. A large message, and the repair of its lost packets, delays everything behind it.
 //

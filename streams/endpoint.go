@@ -40,6 +40,8 @@ type Config struct {
 	IdleTimeout  time.Duration // silence after which a connection is lost
 	HelloTimeout time.Duration // for an inbound connection, from its first packet to its hello
 	Identity     *Identity
+	Admitter     Admitter     // who may connect; nil: nobody
+	Keys         *Keyring     // of the cookies; nil: one of the endpoint's own
 	Log          *slog.Logger // nil: no log
 	MaxPending   int          // inbound connections that wait for their hello; 0: a default
 	MaxPerSource int          // of them, from one source; 0: half
@@ -72,6 +74,9 @@ func newSettings(cfg Config) (*settings, error) {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Keys == nil {
+		cfg.Keys = NewKeyring()
 	}
 	if cfg.MaxPending <= 0 {
 		cfg.MaxPending = defaultMaxPending
@@ -284,14 +289,4 @@ func (e *Endpoint) adopt(conns []*quic.Conn, main *quic.Stream, peer Hello, a ag
 		delete(e.channels, c)
 	})
 	return c, nil
-}
-
-// authenticate is the step between the hellos and the first distribution byte, where each side makes sure that the
-// peer is who it says it is. Both roles pass it with the peer's hello known: the acceptor before it answers with its
-// own, the dialler before it hands the channel out. What authenticates today is the certificate, which TLS has
-// verified and which must name the node that the hello claims, and that takes no message. A proof that does take
-// messages has its place here and nowhere else: after this nothing but distribution frames travels on the main
-// stream, and before this nothing of it has reached a BEAM.
-func (e *Endpoint) authenticate(s *settings, conn *quic.Conn, peer Hello) error {
-	return s.admits(conn.ConnectionState().TLS.PeerCertificates, peer.Node)
 }

@@ -32,6 +32,7 @@ type Hello struct {
 	Lanes       int        // at most
 	Connections int        // at most
 	Join        invitation // from the acceptor, if the channel is to have several connections
+	Proof       proof      // that the sender knows the cookie
 }
 
 // appendHello appends the hello's message, length included.
@@ -51,6 +52,9 @@ func appendHello(b []byte, h Hello) []byte {
 	}
 	if h.Join != (invitation{}) {
 		fields = append(fields, etf.Pair{Key: etf.Atom("join"), Value: etf.Binary(h.Join[:])})
+	}
+	if h.Proof != (proof{}) {
+		fields = append(fields, etf.Pair{Key: etf.Atom("proof"), Value: etf.Binary(h.Proof[:])})
 	}
 	return appendMessage(b, etf.Tuple{etf.Atom("hello"), fields})
 }
@@ -94,6 +98,13 @@ func helloOf(fields etf.Map) (Hello, error) {
 			return Hello{}, broken("hello: features are not a list of atoms")
 		}
 		h.Features = append(h.Features, string(name))
+	}
+	if p := fields.Get("proof"); p != nil {
+		b, ok := p.(etf.Binary)
+		if !ok || len(b) != len(h.Proof) {
+			return Hello{}, broken("hello: proof is not %d bytes", len(h.Proof))
+		}
+		h.Proof = proof([]byte(b))
 	}
 	return h, parseOffer(&h, fields)
 }

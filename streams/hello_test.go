@@ -16,6 +16,7 @@ func TestHelloRoundTrip(t *testing.T) {
 	for _, h := range []Hello{
 		{Wire: 1, Build: "0.1.0", Node: "a@host"},
 		{Wire: 1, Build: "", Node: "ä@höst", Features: []string{"lanes", "x"}},
+		{Wire: 1, Build: "p", Node: "a@h", Proof: proof{0: 1, 31: 2}},
 		{Wire: 1, Build: strings.Repeat("b", maxBuild), Node: strings.Repeat("n", maxNode-1) + "@"},
 	} {
 		message := appendHello([]byte("before"), h)[len("before"):]
@@ -93,6 +94,11 @@ func TestHelloRefusesHostileInput(t *testing.T) {
 		}
 		return etf.Append(nil, etf.Tuple{etf.Atom("hello"), m})
 	}
+	add := func(key etf.Atom, value etf.Term) []byte {
+		defer delete(good, key)
+		good[key] = value
+		return with("", nil)
+	}
 	if _, err := parseHello(with("", nil)); err != nil {
 		t.Fatalf("the good one: %v", err)
 	}
@@ -121,6 +127,10 @@ func TestHelloRefusesHostileInput(t *testing.T) {
 		"no features":          with("features", nil),
 		"features not a list":  with("features", etf.Atom("x")),
 		"features not atoms":   with("features", etf.List{etf.Uint(1)}),
+		"proof an atom":        add("proof", etf.Atom("trust_me")),
+		"proof empty":          add("proof", etf.Binary("")),
+		"proof too short":      add("proof", etf.Binary(strings.Repeat("p", 31))),
+		"proof too long":       add("proof", etf.Binary(strings.Repeat("p", 33))),
 		"more than is allowed": make([]byte, maxHello+1),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -143,6 +153,7 @@ func TestHelloLengthIsCheckedBeforeItIsRead(t *testing.T) {
 
 func FuzzParseHello(f *testing.F) {
 	f.Add(appendHello(nil, Hello{Wire: 1, Build: "0.1.0", Node: "a@host"})[prefixSize:])
+	f.Add(appendHello(nil, Hello{Wire: 1, Build: "0.1.0", Node: "a@host", Proof: proof{1, 2}, Join: invitation{3}})[prefixSize:])
 	f.Add(appendHello(nil, Hello{Wire: 2, Build: "", Node: "@", Features: []string{"x"}})[prefixSize:])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := parseHello(b)
@@ -152,6 +163,30 @@ func FuzzParseHello(f *testing.F) {
 		again, err := parseHello(appendHello(nil, h)[prefixSize:])
 		if err != nil || !reflect.DeepEqual(again, h) {
 			t.Errorf("%+v became %+v, %v", h, again, err)
+		}
+	})
+}
+
+// FuzzReadFirst: what a dialler says first, of either kind, is taken or refused, and no byte behind it is read.
+func FuzzReadFirst(f *testing.F) {
+	f.Add(appendHello(nil, Hello{Wire: 1, Build: "0.1.0", Node: "a@host", Proof: proof{1}}))
+	f.Add(appendMessage(nil, etf.Tuple{etf.Atom("join"), etf.Map{
+		{Key: etf.Atom("channel"), Value: etf.Binary(strings.Repeat("c", inviteIDSize))},
+		{Key: etf.Atom("index"), Value: etf.Uint(1)},
+		{Key: etf.Atom("proof"), Value: etf.Binary(strings.Repeat("p", 32))},
+	}}))
+	f.Add([]byte("\x00\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := bytes.NewReader(b)
+		h, j, err := readFirst(r)
+		if err != nil {
+			return
+		}
+		if n := prefixSize + int(binary.BigEndian.Uint32(b)); len(b)-r.Len() != n {
+			t.Errorf("%d bytes are read of a message of %d", len(b)-r.Len(), n)
+		}
+		if j != nil && (h.Wire != 0 || h.Node != "" || j.index < 1 || j.index >= maxConnections || len(j.proof) != 32) {
+			t.Errorf("%+v and %+v", h, *j)
 		}
 	})
 }

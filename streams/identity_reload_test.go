@@ -246,6 +246,7 @@ func TestAuthoritiesMayBePeers(t *testing.T) {
 	dial := func(id *Identity) error {
 		cfg := testConfig(t)
 		cfg.Identity = id
+		cfg.InsecureNoVerify = true // it is judged, and does not judge
 		c, err := start(t, cfg).Dial(within(t), to(at))
 		if c != nil {
 			_, err = b.Accept(within(t))

@@ -34,8 +34,7 @@ func (i *invitation) id() [inviteIDSize]byte { return [inviteIDSize]byte(i[:]) }
 
 // proof returns what one side of a joining connection shows the other.
 func (i *invitation) proof(conn *quic.Conn, role string, index int) ([]byte, error) {
-	state := conn.ConnectionState().TLS
-	exported, err := state.ExportKeyingMaterial("EXPORTER-erldist-join", nil, sha256.Size)
+	exported, err := exporterOf(conn, "EXPORTER-erldist-join")
 	if err != nil {
 		return nil, err
 	}
@@ -112,11 +111,11 @@ func (e *Endpoint) admit(ctx context.Context, conn *quic.Conn, main *quic.Stream
 	if g == nil {
 		return errors.New("it joins a channel that does not wait for it")
 	}
-	want, err := g.proof(conn, "dialler", j.index)
+	want, err := g.proof(conn, roleDialler, j.index)
 	if err != nil {
 		return err
 	}
-	ours, err := g.proof(conn, "acceptor", j.index)
+	ours, err := g.proof(conn, roleAcceptor, j.index)
 	if err != nil {
 		return err
 	}
@@ -169,11 +168,11 @@ func (e *Endpoint) joinOne(ctx context.Context, o outcome, invited invitation, i
 			conn = nil
 		}
 	}()
-	ours, err := invited.proof(conn, "dialler", index)
+	ours, err := invited.proof(conn, roleDialler, index)
 	if err != nil {
 		return conn, err
 	}
-	want, err := invited.proof(conn, "acceptor", index)
+	want, err := invited.proof(conn, roleAcceptor, index)
 	if err != nil {
 		return conn, err
 	}

@@ -384,10 +384,19 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, 
 	if peer.Node == l.node {
 		return nil, CloseProtocol, fmt.Errorf("the dialler calls itself %s, as this node: the address it dialled leads back to it, or two nodes have one name", l.node)
 	}
-	if err := e.authenticate(a.settings, conn, peer); err != nil {
+	proof, err := a.settings.admitDialler(ctx, conn, peer)
+	if err != nil {
+		cause := context.Cause(ctx)
+		switch {
+		case conn.Context().Err() != nil:
+			return nil, CloseNone, asEnd(context.Cause(conn.Context()))
+		case cause != nil && !errors.Is(cause, context.DeadlineExceeded):
+			return late(cause)
+		}
 		return nil, CloseRefused, err
 	}
 	ours := a.settings.hello(l.node, maxConnections)
+	ours.Proof = proof
 	agreed := agree(ours, peer)
 	conns := []*quic.Conn{conn}
 	var g *gathering

@@ -146,7 +146,7 @@ func TestEndpointDialsItself(t *testing.T) {
 	pair(t, a, a, at)
 }
 
-func closeCode(t *testing.T, c *quic.Conn) ErrorCode {
+func closeCode(t testing.TB, c *quic.Conn) ErrorCode {
 	t.Helper()
 	await(t, c.Context().Done(), "the connection's end")
 	e, ok := errors.AsType[*quic.ApplicationError](context.Cause(c.Context()))

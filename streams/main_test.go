@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -45,8 +46,29 @@ func testConfig(t testing.TB) Config {
 		IdleTimeout:  scaled(30 * time.Second),
 		HelloTimeout: scaled(5 * time.Second),
 		Identity:     id,
+		Admitter:     lenient{cookie: testCookie},
+		Keys:         testKeys(),
 		Log:          slog.New(slog.NewTextHandler(testLog{t}, nil)),
 	}
+}
+
+// testCookie is the cookie of the tests' nodes.
+const testCookie = "c"
+
+// testKeys is one keyring for all tests, so that their cookie costs one derivation in all.
+var testKeys = sync.OnceValue(NewKeyring)
+
+// A lenient admitter lets every node in, and has one cookie for all unless one has its own.
+type lenient struct {
+	cookie string
+	own    map[string]string
+}
+
+func (j lenient) Admit(_ context.Context, a Attempt) ([]byte, error) {
+	if own, ok := j.own[a.Node]; ok {
+		return []byte(own), nil
+	}
+	return []byte(j.cookie), nil
 }
 
 type testLog struct{ t testing.TB }
@@ -118,7 +140,7 @@ func listening(t testing.TB, cfg Config) (*running, netip.AddrPort) {
 }
 
 func to(at ...netip.AddrPort) Dial {
-	d := Dial{Node: "b@h", Local: "a@h"}
+	d := Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie)}
 	for _, a := range at {
 		d.Targets = append(d.Targets, Target{Host: a.Addr().String(), Port: a.Port()})
 	}

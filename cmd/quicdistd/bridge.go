@@ -32,6 +32,8 @@ type bridge struct {
 	w          *portproto.Writer
 	log        *logger
 	runtimeDir string // where the folder of the sockets is made
+	admitter   *admitter
+	keys       *streams.Keyring
 
 	// base is what everything that uses the network lives in. It outlasts the conversation by the time to linger.
 	base context.Context
@@ -75,6 +77,8 @@ func newBridge(w *portproto.Writer, log *logger, runtimeDir string) *bridge {
 		w:          w,
 		log:        log,
 		runtimeDir: runtimeDir,
+		admitter:   newAdmitter(w, log),
+		keys:       streams.NewKeyring(),
 		channels:   make(map[uint32]channel),
 		requests:   make(map[uint32]context.CancelFunc),
 	}
@@ -203,6 +207,8 @@ func (b *bridge) handle(body []byte, hangUp context.CancelCauseFunc) error {
 		return b.request(m.ID, reloadTimeout, func(context.Context) (portproto.Frame, error) {
 			return &portproto.OK{ID: m.ID}, endpoint.Reload()
 		})
+	case *portproto.Verdict:
+		return b.admitter.settle(m)
 	case *portproto.Cancel:
 		b.cancel(m.ID)
 	case *portproto.Close:
@@ -256,7 +262,7 @@ func (b *bridge) configure(m *portproto.Configure, hangUp context.CancelCauseFun
 		b.log.Warn(warning)
 	}
 	config := streams.Config{
-		Build: build, ResetKey: m.ResetKey, Identity: identity, Log: b.log.Logger,
+		Build: build, ResetKey: m.ResetKey, Identity: identity, Admitter: b.admitter, Keys: b.keys, Log: b.log.Logger,
 		KeepAlive: m.KeepAlive, IdleTimeout: m.IdleTimeout, HelloTimeout: m.HelloTimeout,
 		Lanes: m.Lanes, Connections: m.Connections,
 		CloseUntrusted: isSet(m.CloseUntrusted), InsecureNoVerify: isSet(m.InsecureNoVerify),
@@ -365,7 +371,19 @@ func (b *bridge) listen(m *portproto.Listen) (uint32, portproto.Frame, error) {
 		return m.ID, nil, errNotConfigured
 	}
 	at, err := b.endpoint.Listen(m.Node, m.Address, m.PortMin, m.PortMax)
+	if err == nil && len(m.Cookie) > 0 {
+		b.learn(m.Cookie)
+	}
 	return m.ID, &portproto.Listening{ID: m.ID, Address: at.Addr().String(), Port: at.Port()}, err
+}
+
+// learn derives the key of a cookie, so that the first peer does not wait for it.
+func (b *bridge) learn(cookie []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.stopping {
+		b.tasks.Go(func() { _ = b.keys.Learn(b.base, cookie) })
+	}
 }
 
 func (b *bridge) closeListener(m *portproto.CloseListener) (uint32, portproto.Frame, error) {
@@ -426,7 +444,7 @@ func resolve(ctx context.Context, m *portproto.Resolve) (portproto.Frame, error)
 
 // dial opens a channel, whose first frame is the answer.
 func (b *bridge) dial(ctx context.Context, endpoint *streams.Endpoint, m *portproto.Dial) error {
-	d := streams.Dial{Node: m.Node, Local: m.Local}
+	d := streams.Dial{Node: m.Node, Local: m.Local, Cookie: m.Cookie}
 	for _, t := range m.Targets {
 		d.Targets = append(d.Targets, streams.Target{Host: t.Host, Port: t.Port})
 	}

@@ -173,8 +173,8 @@ func TestValidFramesAreAnswered(t *testing.T) {
 		}
 		want := 0
 		switch f.(type) {
-		case *portproto.Data, *portproto.Credit, *portproto.Close, *portproto.VMHello:
-			want = exitProtocol // no channel has been, and there is one hello
+		case *portproto.Data, *portproto.Credit, *portproto.Close, *portproto.Verdict, *portproto.VMHello:
+			want = exitProtocol // no channel has been, nothing was asked, and there is one hello
 		}
 		if got != want {
 			t.Errorf("%s: exit status %d, want %d", v.name, got, want)

@@ -278,7 +278,11 @@ func TestPeerBreaksTheWire(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			b := configured(t)
+			b := bridged(t).greet()
+			m := b.configuration()
+			m.InsecureNoVerify = new(true) // the stranger has no cookie
+			b.put(m)
+			expect[*portproto.OK](b)
 			udpPort := b.listen()
 			good := configured(t)
 			onGood, goodOnB := connect(good, b, udpPort)

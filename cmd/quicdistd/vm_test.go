@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"quic_dist/portproto"
+	"quic_dist/streams"
 )
 
 // A vm plays the VM's part of portproto/PROTOCOL.md towards a sidecar: a bridge in this process, or quicdistd in another.
@@ -42,7 +43,14 @@ type vm struct {
 	broken   []string // by the sidecar
 	silent   bool     // the sidecar's end of its stdout was reached
 	lastID   uint32
+	judge    func(*portproto.Admit) *portproto.Verdict // answers questions about peers
 }
+
+// vmCookie is the cookie of VMs that have no other.
+const vmCookie = "c"
+
+// vmKeys is one keyring for all bridges of this process, so that their cookie costs one derivation in all.
+var vmKeys = sync.OnceValue(streams.NewKeyring)
 
 // A vmChannel is a channel as the VM sees it.
 type vmChannel struct {
@@ -57,6 +65,9 @@ type vmChannel struct {
 func newVM(t testing.TB, stdin io.WriteCloser, out io.Reader) *vm {
 	v := &vm{t: t, stdin: stdin, ended: make(chan struct{}), channels: make(map[uint32]*vmChannel)}
 	v.change.L = &v.mu
+	v.judge = func(m *portproto.Admit) *portproto.Verdict {
+		return &portproto.Verdict{Attempt: m.Attempt, Accept: true, Cookie: []byte(vmCookie)}
+	}
 	go v.read(out)
 	t.Cleanup(func() {
 		v.hold(false)
@@ -93,7 +104,9 @@ func bridgedIn(t testing.TB, runtimeDir string) (*vm, context.CancelFunc) {
 	w := portproto.NewWriter(outW)
 	go func() {
 		defer close(v.ended)
-		v.err = newBridge(w, newLogger(w), runtimeDir).Run(ctx, inR)
+		b := newBridge(w, newLogger(w), runtimeDir)
+		b.keys = vmKeys()
+		v.err = b.Run(ctx, inR)
 		inR.Close() // releases the bridge's reader, and the VM's writers
 		outW.Close()
 	}()
@@ -171,6 +184,10 @@ func (v *vm) sortLocked(f portproto.Frame) {
 			return
 		}
 		c.closed = f
+	case *portproto.Admit:
+		if verdict := v.judge(f); verdict != nil {
+			go v.put(verdict) // this goroutine is to go on reading
+		}
 	case *portproto.Dialled:
 		v.openLocked(f.Channel, f.Credit)
 		v.answers = append(v.answers, f)
@@ -187,6 +204,14 @@ func (v *vm) openLocked(id, credit uint32) {
 		v.broken = append(v.broken, fmt.Sprintf("channel number %d used twice", id))
 	}
 	v.channels[id] = &vmChannel{credit: int64(credit)}
+}
+
+// judgeWith makes judge answer questions about peers, in place of who lets everybody in that has vmCookie. No verdict is no
+// answer.
+func (v *vm) judgeWith(judge func(*portproto.Admit) *portproto.Verdict) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.judge = judge
 }
 
 // hold makes the VM read nothing, as if it were stopped, but perhaps for one more frame; or read again.
@@ -323,7 +348,7 @@ func (v *vm) listen() uint16 {
 func (v *vm) dialMessage(udpPort uint16, timeout time.Duration) *portproto.Dial {
 	return &portproto.Dial{
 		ID: v.id(), Node: "b@127.0.0.1", Local: "a@127.0.0.1", Timeout: timeout,
-		Targets: []portproto.Target{{Host: "127.0.0.1", Port: udpPort}},
+		Targets: []portproto.Target{{Host: "127.0.0.1", Port: udpPort}}, Cookie: []byte(vmCookie),
 	}
 }
 

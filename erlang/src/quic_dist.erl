@@ -63,7 +63,9 @@ listen(Name, Host) ->
 listen(Name, Host, Options) ->
     Node = iolist_to_binary([atom_to_binary(Name), $@, unicode:characters_to_binary(Host)]),
     {Min, Max} = quic_dist_names:listen_ports(Name, Host, Options),
-    Parameters = #{
+    %% The process `auth', which runs before net_kernel, calls nobody.
+    Cookie = quic_dist_admit:cookie(Node, Options),
+    Parameters = Cookie#{
         node => Node,
         address => quic_dist_names:listen_address(Host, Options),
         port_min => Min,
@@ -272,16 +274,24 @@ do_setup(Kernel, Node, Type, MyNode, LongOrShortNames, SetupTime) ->
 connect(Node, MyNode, LongOrShortNames, Deadline) ->
     case quic_dist_port:options() of
         {ok, Options} ->
-            case quic_dist_names:targets(Node, LongOrShortNames, Options, Deadline) of
-                {ok, Targets, Host} -> dial(Node, MyNode, Targets, Host, Deadline);
-                {error, _} = Error -> Error
+            case quic_dist_admit:may_connect(atom_to_binary(Node), Options) of
+                true -> connect(Node, MyNode, LongOrShortNames, Options, Deadline);
+                false -> {error, "the option allow does not name it"}
             end;
         {error, {_, Text}} ->
             {error, Text}
     end.
 
-dial(Node, MyNode, Targets, Host, Deadline) ->
-    Parameters = #{
+connect(Node, MyNode, LongOrShortNames, Options, Deadline) ->
+    case quic_dist_names:targets(Node, LongOrShortNames, Options, Deadline) of
+        {ok, Targets, Host} ->
+            dial(Node, MyNode, quic_dist_admit:cookie(Node, Options), Targets, Host, Deadline);
+        {error, _} = Error ->
+            Error
+    end.
+
+dial(Node, MyNode, Cookie, Targets, Host, Deadline) ->
+    Parameters = Cookie#{
         node => atom_to_binary(Node),
         local => atom_to_binary(MyNode),
         targets => Targets,

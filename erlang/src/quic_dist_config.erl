@@ -23,6 +23,7 @@
     keyfile => binary(),
     password => binary(),
     cacertfile => binary(),
+    allow => [binary()],
     listen_address => inet:ip_address(),
     listen_port => {inet:port_number(), inet:port_number()},
     nodes := #{node() => endpoint()},
@@ -109,6 +110,11 @@ accept(Key, Value) when
     nonempty_text(Value, "a file name");
 accept(password, Value) ->
     nonempty_text(Value, "a string");
+accept(allow, Value) ->
+    case patterns(Value, []) of
+        {ok, Patterns} -> {ok, Patterns};
+        error -> {error, "a list of node names, or patterns such as '*@db.example.org'"}
+    end;
 accept(listen_address, Value) ->
     case address(Value) of
         {ok, Address} -> {ok, Address};
@@ -164,9 +170,9 @@ accept(log_level, Value) ->
     end;
 accept(_, _) ->
     {error,
-        "one of certfile, keyfile, password, cacertfile, listen_address, listen_port, nodes, "
-        "executable, data_plane, streams, lanes, connections, certificate_names, close_untrusted, "
-        "insecure_no_verify, log_level"}.
+        "one of certfile, keyfile, password, cacertfile, allow, listen_address, listen_port, "
+        "nodes, executable, data_plane, streams, lanes, connections, certificate_names, "
+        "close_untrusted, insecure_no_verify, log_level"}.
 
 nonempty_text(Value, Accepted) ->
     case text(Value) of
@@ -203,6 +209,24 @@ address(Value) ->
         error ->
             error
     end.
+
+%% Name@Host with stars in either part, or a star alone: what has no `@' is a slip, and would let
+%% nobody in.
+patterns([Value | Rest], Acc) ->
+    case text(Value) of
+        {ok, Text} when byte_size(Text) > 0, byte_size(Text) =< 1024 ->
+            case binary:split(Text, <<"@">>, [global]) of
+                [Name, Host] when Name =/= <<>>, Host =/= <<>> -> patterns(Rest, [Text | Acc]);
+                [<<"*">>] -> patterns(Rest, [Text | Acc]);
+                _ -> error
+            end;
+        _ ->
+            error
+    end;
+patterns([], Acc) ->
+    {ok, lists:reverse(Acc)};
+patterns(_, _) ->
+    error.
 
 nodes_table([{Node0, Host0, Port} | Rest], Table) when is_integer(Port), Port > 0, Port =< 65535 ->
     case {node_name(Node0), host(Host0)} of

@@ -34,10 +34,12 @@
     address := binary(),
     port_min := inet:port_number(),
     port_max := inet:port_number(),
+    cookie => binary(),
     bound => {inet:ip_address(), inet:port_number()}
 }.
-%% What to listen at: an empty address means every address, ports 0 any port. `bound' is where the
-%% sidecar listens.
+%% What to listen at: an empty address means every address, ports 0 any port. `cookie' is our own,
+%% for the sidecar to know before the first peer comes; it is not kept. `bound' is where the sidecar
+%% listens.
 
 -type channel() :: #{
     id := non_neg_integer(),
@@ -151,6 +153,7 @@ resolve(Host, Timeout) ->
 -spec dial(#{
     node := binary(),
     local := binary(),
+    cookie => binary(),
     targets := [quic_dist_config:endpoint()],
     timeout := timeout()
 }) ->
@@ -661,7 +664,9 @@ stable(#data{up_since = Since}) -> erlang:monotonic_time(millisecond) - Since >=
 %% The tag of the answer and the parameters come back with it.
 request(Tag, Parameters, Answer, From, #data{next_id = Id} = Data0) ->
     Data = send(Tag, Parameters#{id => Id}, Data0),
-    Users = quic_dist_users:request(Id, {Answer, Parameters}, From, Data#data.users),
+    %% A cookie is passed on, and not kept where it could be shown.
+    What = {Answer, maps:remove(cookie, Parameters)},
+    Users = quic_dist_users:request(Id, What, From, Data#data.users),
     Data#data{next_id = Id + 1, users = Users}.
 
 send(Tag, Fields, #data{pipe = Pipe} = Data) ->
@@ -696,6 +701,10 @@ received({credit, Id, Bytes}, #data{users = Users}) ->
     end;
 received({control, closed, #{channel := Id, reason := Reason, text := Text}}, Data) ->
     {keep_state, channel_closed(Id, Reason, Text, Data)};
+received({control, admit, Fields}, #data{port = Port, config = {ok, Options}}) ->
+    %% Who knows may be net_kernel, which calls us and is not called from here.
+    ok = quic_dist_admit:answer(Port, Fields, Options, setup_time()),
+    keep_state_and_data;
 received({control, accepted, #{channel := Id} = Fields}, Data0) ->
     case Data0 of
         #data{acceptor = undefined, waiting = Waiting} when length(Waiting) >= ?MAX_WAITING ->

@@ -298,6 +298,7 @@ format(Tag, Fields) ->
     Texts = [[$\s, atom_to_binary(Name), $=, format_field(Name, V)] || {Name, V} <- Fields],
     iolist_to_binary([atom_to_binary(Tag), Texts]).
 
+format_field(cookie, _Secret) -> "***";
 format_field(password, _Secret) -> "***";
 format_field(reset_key, _Secret) -> "***";
 format_field(token, _Secret) -> "***";
@@ -375,10 +376,18 @@ messages(vm) ->
             {reset_key, {bytes, 32}},
             {streams, streams()}
         ]},
-        {listen, [{address, text}, {id, u32}, {node, text}, {port_max, u16}, {port_min, u16}]},
+        {listen, [
+            {address, text},
+            {cookie, {optional, bytes}},
+            {id, u32},
+            {node, text},
+            {port_max, u16},
+            {port_min, u16}
+        ]},
         {close_listener, [{id, u32}]},
         {resolve, [{host, text}, {id, u32}, {timeout, u32}]},
         {dial, [
+            {cookie, {optional, bytes}},
             {id, u32},
             {local, text},
             {node, text},
@@ -386,6 +395,12 @@ messages(vm) ->
             {timeout, u32}
         ]},
         {reload, [{id, u32}]},
+        {verdict, [
+            {accept, {atom, [true, false]}},
+            {attempt, u32},
+            {cookie, {optional, bytes}},
+            {text, {optional, text}}
+        ]},
         {cancel, [{id, u32}]},
         {close, [{channel, u32}]},
         {stop, []}
@@ -407,6 +422,7 @@ messages(sidecar) ->
             {streams, streams()},
             {token, {optional, bytes}}
         ]},
+        {admit, [{address, text}, {attempt, u32}, {node, text}, {port, u16}]},
         {accepted, [
             {address, text},
             {channel, u32},

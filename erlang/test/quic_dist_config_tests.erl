@@ -23,7 +23,9 @@ nothing_given_test() ->
     ?assertEqual(any, maps:get(certificate_names, Options)),
     ?assertEqual(false, maps:get(close_untrusted, Options)),
     ?assertEqual(false, maps:get(insecure_no_verify, Options)),
-    Optional = [certfile, keyfile, password, cacertfile, listen_address, listen_port, executable],
+    Optional = [
+        certfile, keyfile, password, cacertfile, allow, listen_address, listen_port, executable
+    ],
     ?assertEqual([], [Key || Key <- Optional, is_map_key(Key, Options)]).
 
 %% Each option takes these values and gives them the form that the library uses.
@@ -54,6 +56,12 @@ accepted() ->
             {listen_port, 65535, {65535, 65535}},
             {listen_port, {1, 65535}, {1, 65535}},
             {listen_port, {7, 7}, {7, 7}},
+            {allow, [], []},
+            {allow, ["*"], [<<"*">>]},
+            {allow, ['a@h', "*@b.io", <<"c*@d*">>], [<<"a@h">>, <<"*@b.io">>, <<"c*@d*">>]},
+            {allow, [lists:duplicate(1022, $a) ++ "@h"], [
+                iolist_to_binary([lists:duplicate(1022, $a), "@h"])
+            ]},
             {nodes, [], #{}},
             {nodes, [{'a@b', "c", 1}], #{'a@b' => {<<"c">>, 1}}},
             {nodes, [{"a@b", <<"c">>, 65535}], #{'a@b' => {<<"c">>, 65535}}},
@@ -100,6 +108,23 @@ refused() ->
             {listen_port,
                 [-1, 65536, 1.0, "7000", <<"7000">>, a, {0, 1}, {2, 1}, {1, 65536}, {1}, {1, 2, 3}],
                 "0 to 65535.*{Min, Max}"},
+            {allow,
+                [
+                    'a@h',
+                    "a@h",
+                    <<"a@h">>,
+                    all,
+                    [a],
+                    ["a*"],
+                    ["@h"],
+                    ["a@"],
+                    ["a@b@c"],
+                    [""],
+                    [17],
+                    [lists:duplicate(1023, $a) ++ "@h"],
+                    ['a@h' | 'b@h']
+                ],
+                "a list of node names, or patterns"},
             {nodes,
                 [
                     a,

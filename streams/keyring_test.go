@@ -1,0 +1,133 @@
+package streams
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"runtime"
+	"sync"
+	"testing"
+)
+
+// The example of WIRE.md, section 6: another implementation has to come to the same.
+func TestProofsAreWhatTheDocumentSays(t *testing.T) {
+	key, err := NewKeyring().key(within(t), []byte("secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	exported := make([]byte, 32)
+	for i := range exported {
+		exported[i] = byte(i)
+	}
+	for _, c := range []struct {
+		what string
+		got  [32]byte
+		want string
+	}{
+		{"key", key, "55792cdb9f30ccc2a1e9d28df0e71c54902d929a19fa4d9f2b9429350dd91b68"},
+		{"dialler's proof", key.proof(roleDialler, exported), "5037da644cd43c8cf901b770f711c8fb9c487d4c293df3f20ed862b51012667f"},
+		{"acceptor's proof", key.proof(roleAcceptor, exported), "915af4bfc22bbe03e1728310388e77fd3f026c5fd1afa46465e6c9f29aafab47"},
+	} {
+		if got := hex.EncodeToString(c.got[:]); got != c.want {
+			t.Errorf("%s\n got %s\nwant %s", c.what, got, c.want)
+		}
+	}
+}
+
+// No proof shows nothing, not even where none would be right.
+func TestNoProofShowsNothing(t *testing.T) {
+	var none proof
+	one := proof{31: 1}
+	if none.shows(&none) || none.shows(&one) || one.shows(&none) || !one.shows(&one) {
+		t.Errorf("%v %v %v %v", none.shows(&none), none.shows(&one), one.shows(&none), one.shows(&one))
+	}
+}
+
+// A derivation's memory is not kept: a sidecar may never derive another key.
+func TestKeyringGivesMemoryBack(t *testing.T) {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	if _, err := NewKeyring().key(within(t), []byte("give it back")); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapSys-after.HeapReleased) - int64(before.HeapSys-before.HeapReleased); grown > 16<<20 {
+		t.Errorf("%d KiB more are held", grown>>10)
+	}
+}
+
+// A cookie that is wanted by many at once is derived once, and found from then on by whoever has no time at all.
+func TestKeyringDerivesACookieOnce(t *testing.T) {
+	k := NewKeyring()
+	keys := make([]proofKey, 8)
+	var wg sync.WaitGroup
+	for i := range keys {
+		wg.Go(func() {
+			key, err := k.key(within(t), []byte("once"))
+			if err != nil {
+				t.Error(err)
+			}
+			keys[i] = key
+		})
+	}
+	wg.Wait()
+	for _, key := range keys {
+		if key == (proofKey{}) || key != keys[0] {
+			t.Fatalf("got %x and %x", keys[0], key)
+		}
+	}
+	if len(k.keys) != 1 {
+		t.Errorf("%d keys are kept of one cookie", len(k.keys))
+	}
+	past, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := k.key(past, []byte("once")); err != nil {
+		t.Errorf("a known cookie: %v", err)
+	}
+}
+
+// Whoever waits for another's derivation waits no longer than he may.
+func TestKeyringWaitsNoLongerThanItsContext(t *testing.T) {
+	k := NewKeyring()
+	k.deriving <- struct{}{} // another's
+	ctx, cancel := context.WithCancelCause(context.Background())
+	why := errors.New("no time")
+	cancel(why)
+	if _, err := k.key(ctx, []byte("late")); !errors.Is(err, why) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestKeyringForgetsTheLeastRecentlyUsed(t *testing.T) {
+	k := NewKeyring()
+	tag := func(i int) [32]byte { return [32]byte{byte(i), byte(i >> 8), 1} }
+	for i := range maxKeys {
+		k.keep(tag(i), proofKey{byte(i), 0xfe})
+	}
+	if _, ok := k.find(tag(0)); !ok {
+		t.Fatal("the first is gone while there is room")
+	}
+	for i := maxKeys; i < 3*maxKeys/2; i++ {
+		k.keep(tag(i), proofKey{byte(i), 0xfe})
+	}
+	if len(k.keys) != maxKeys || cap(k.keys) != maxKeys {
+		t.Errorf("%d keys are kept, with room for %d", len(k.keys), cap(k.keys))
+	}
+	for i := range 3 * maxKeys / 2 {
+		key, ok := k.find(tag(i))
+		// The first was used after all others of its time, so that it is the last of them to go.
+		if want := i == 0 || i > maxKeys/2; ok != want {
+			t.Errorf("key %d is kept: %v", i, ok)
+		} else if ok && key != (proofKey{byte(i), 0xfe}) {
+			t.Errorf("key %d is %x", i, key)
+		}
+	}
+	seen := make(map[proofKey]bool)
+	for _, kept := range k.keys[:cap(k.keys)] {
+		if seen[kept.key] {
+			t.Errorf("%x is there twice: a forgotten key is not wiped", kept.key)
+		}
+		seen[kept.key] = true
+	}
+}
