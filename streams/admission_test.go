@@ -266,7 +266,7 @@ func TestStrangersFillNoMoreThanAWindow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hello := appendHello(nil, Hello{Wire: 1, Build: "x", Node: "a@h"})
+	hello := appendHello(nil, Hello{Wire: 1, Build: "x", Node: "a@h", Proof: proofsOf(t, c, testCookie).dialler})
 	s := say(t, c, hello)
 	if _, err := readHello(s); err != nil {
 		t.Fatal(err)

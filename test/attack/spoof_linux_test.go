@@ -99,6 +99,9 @@ func collect(socket int, n *node, quiet time.Duration) (answers, error) {
 	_ = unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: quiet.Microseconds()})
 	for {
 		size, _, err := unix.Recvfrom(socket, b, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
 		if errors.Is(err, unix.EAGAIN) {
 			return a, nil
 		}
