@@ -465,3 +465,26 @@ func TestInsecure(t *testing.T) {
 	_, err = strict.Dial(within(t), withCookie(to(at), "another"))
 	wantCode(t, err, CodeUntrusted, "no proof")
 }
+
+// A peer with a good certificate is asked about too, and needs no cookie.
+func TestAdmitterIsAskedAboutCertificates(t *testing.T) {
+	ca := newAuthority(t, "root")
+	caFile := write(t, "ca.pem", certPEM(ca.cert))
+	a := &changing{}
+	log := new(book)
+	cfg := testConfig(t)
+	cfg.Identity = issued(t, ca, names(x509.Certificate{}, "h"), caFile)
+	cfg.Admitter, cfg.Log = a, log.logger()
+	b, at := listening(t, cfg)
+	dialler := start(t, cfg)
+	if _, err := dialler.Dial(within(t), withCookie(to(at), "")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Accept(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	a.set("", errors.New("not on the list"))
+	_, err := dialler.Dial(within(t), withCookie(to(at), ""))
+	wantCode(t, err, CodePeerRefused)
+	log.wantLine(t, "a@h is refused: not on the list")
+}
