@@ -183,10 +183,13 @@ func BenchmarkGatePassesConnections(b *testing.B) {
 
 // Two endpoints that connect again and again never use up what one source may send.
 func TestGateLetsGoodPeersConnectWithoutEnd(t *testing.T) {
-	b, at := listening(t, testConfig(t))
-	a := start(t, testConfig(t))
+	a, b := start(t, testConfig(t)), start(t, testConfig(t))
 	for _, e := range []*running{a, b} {
 		e.gate.sources.rate, e.gate.sources.burst = 0, 60
+	}
+	at, err := b.Listen("b@h", "127.0.0.1", 0, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
 	for range 30 {
 		dialled, _ := pair(t, a, b, at)
