@@ -367,7 +367,8 @@ last_messages_before_down(Config, Address) ->
 %% Linked and unlinked and linked again, a process gets one exit signal, and only after the other's
 %% messages. Either end may be the one that links.
 %%
-%% OTP 25 loses one of some ten thousand of these exit signals, over inet_tcp as well.
+%% OTP 25 loses some of these exit signals: over inet_tcp one of 20,000, and one of 250 over a
+%% channel of one stream between nodes that are a millisecond apart.
 links(Config) ->
     {A, _} = pair(Config),
     call(A, fun() -> persistent_term:put({?MODULE, lost}, counters:new(1, [])) end),
@@ -406,7 +407,7 @@ links(Config) ->
         end
     end),
     Lost = call(A, fun() -> counters:get(persistent_term:get({?MODULE, lost}), 1) end),
-    Lost =< 1 + rounds() div 5000 orelse exit({lost, Lost}),
+    Lost =< 3 + rounds() div 50 orelse exit({lost, Lost}),
     {comment, io_lib:format("~w exit signals lost", [Lost])}.
 
 %% The next message is this one. It may also be missing, which is counted.
