@@ -1,6 +1,17 @@
 package portproto
 
-import "quic_dist/etf"
+import (
+	"slices"
+
+	"quic_dist/etf"
+)
+
+// parseWord reads an atom that is one of the known words.
+func parseWord[W ~string](target *W, t etf.Term, known ...W) bool {
+	a, ok := t.(etf.Atom)
+	*target = W(a)
+	return ok && slices.Contains(known, *target)
+}
 
 // Level is a level of the log, with Erlang's names.
 type Level string
@@ -14,18 +25,8 @@ const (
 	LevelDebug   Level = "debug"
 )
 
-func (l Level) known() bool {
-	switch l {
-	case LevelError, LevelWarning, LevelNotice, LevelInfo, LevelDebug:
-		return true
-	}
-	return false
-}
-
 func (l *Level) parse(t etf.Term) bool {
-	a, ok := t.(etf.Atom)
-	*l = Level(a)
-	return ok && l.known()
+	return parseWord(l, t, LevelError, LevelWarning, LevelNotice, LevelInfo, LevelDebug)
 }
 
 func (l *Level) term() etf.Term             { return etf.Atom(*l) }
@@ -42,9 +43,7 @@ const (
 )
 
 func (p *DataPlane) parse(t etf.Term) bool {
-	a, ok := t.(etf.Atom)
-	*p = DataPlane(a)
-	return ok && (*p == DataPlaneAuto || *p == DataPlaneSocket || *p == DataPlaneStdio)
+	return parseWord(p, t, DataPlaneAuto, DataPlaneSocket, DataPlaneStdio)
 }
 
 func (p *DataPlane) leftOut() bool              { return *p == "" }
@@ -62,9 +61,7 @@ const (
 )
 
 func (n *CertificateNames) parse(t etf.Term) bool {
-	a, ok := t.(etf.Atom)
-	*n = CertificateNames(a)
-	return ok && (*n == CertificateNamesAny || *n == CertificateNamesNode || *n == CertificateNamesHost)
+	return parseWord(n, t, CertificateNamesAny, CertificateNamesNode, CertificateNamesHost)
 }
 
 func (n *CertificateNames) leftOut() bool              { return *n == "" }
@@ -91,9 +88,7 @@ const (
 )
 
 func (m *Mode) parse(t etf.Term) bool {
-	a, ok := t.(etf.Atom)
-	*m = Mode(a)
-	return ok && (*m == ModeSingle || *m == ModeBulk || *m == ModeSender)
+	return parseWord(m, t, ModeSingle, ModeBulk, ModeSender)
 }
 
 func (m *Mode) term() etf.Term             { return etf.Atom(*m) }
@@ -121,20 +116,10 @@ const (
 	CodeInternal         Code = "internal"
 )
 
-func (c Code) known() bool {
-	switch c {
-	case CodeBadCertificate, CodeBadAddress, CodeAddressInUse, CodePermissionDenied, CodeUnknownHost, CodeUnreachable,
-		CodeRefused, CodeTimeout, CodeWireVersion, CodeUntrusted, CodePeerRefused, CodeCancelled, CodeNotConfigured,
-		CodeLimit, CodeInternal:
-		return true
-	}
-	return false
-}
-
 func (c *Code) parse(t etf.Term) bool {
-	a, ok := t.(etf.Atom)
-	*c = Code(a)
-	return ok && c.known()
+	return parseWord(c, t, CodeBadCertificate, CodeBadAddress, CodeAddressInUse, CodePermissionDenied, CodeUnknownHost, CodeUnreachable,
+		CodeRefused, CodeTimeout, CodeWireVersion, CodeUntrusted, CodePeerRefused, CodeCancelled, CodeNotConfigured,
+		CodeLimit, CodeInternal)
 }
 
 func (c *Code) term() etf.Term             { return etf.Atom(*c) }
@@ -152,18 +137,8 @@ const (
 	ReasonStopping       Reason = "stopping"
 )
 
-func (r Reason) known() bool {
-	switch r {
-	case ReasonLocal, ReasonPeerClosed, ReasonConnectionLost, ReasonProtocolError, ReasonStopping:
-		return true
-	}
-	return false
-}
-
 func (r *Reason) parse(t etf.Term) bool {
-	a, ok := t.(etf.Atom)
-	*r = Reason(a)
-	return ok && r.known()
+	return parseWord(r, t, ReasonLocal, ReasonPeerClosed, ReasonConnectionLost, ReasonProtocolError, ReasonStopping)
 }
 
 func (r *Reason) term() etf.Term             { return etf.Atom(*r) }
