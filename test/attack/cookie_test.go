@@ -34,19 +34,12 @@ func proof(t testing.TB, conn *quic.Conn, role, cookie string) []byte {
 	return mac.Sum(nil)
 }
 
-// showing dials and says a hello with the proof that is made for that connection, and returns what the node ends it with.
+// showing says a hello with the proof that is made for its connection, and returns what the node ends that with.
 func showing(t testing.TB, n *node, proofFor func(*quic.Conn) []byte) error {
 	t.Helper()
-	conn, err := dial(t, n, newSource(), dialerTLS(alpn))
-	if err != nil {
-		return err
-	}
-	main, err := conn.OpenStream()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, _ = main.Write(helloOf(etf.Map{{Key: etf.Atom("proof"), Value: etf.Binary(proofFor(conn))}}))
-	return cause(conn)
+	return sayOn(t, n, func(conn *quic.Conn) []byte {
+		return helloOf(etf.Map{{Key: etf.Atom("proof"), Value: etf.Binary(proofFor(conn))}})
+	})
 }
 
 // Nobody gets in without a proof that he knows the cookie, made for this very connection.

@@ -54,6 +54,12 @@ func dialFrom(t testing.TB, ctx context.Context, n *node, from string, conf *tls
 // say opens the main stream with these bytes, and returns what the node ends the connection with.
 func say(t testing.TB, n *node, bytes []byte) error {
 	t.Helper()
+	return sayOn(t, n, func(*quic.Conn) []byte { return bytes })
+}
+
+// sayOn is say with bytes that are made for the connection.
+func sayOn(t testing.TB, n *node, bytesFor func(*quic.Conn) []byte) error {
+	t.Helper()
 	conn, err := dial(t, n, newSource(), dialerTLS(alpn))
 	if err != nil {
 		return err
@@ -62,7 +68,7 @@ func say(t testing.TB, n *node, bytes []byte) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = main.Write(bytes) // a node that has seen enough may not take all
+	_, _ = main.Write(bytesFor(conn)) // a node that has seen enough may not take all
 	return cause(conn)
 }
 
