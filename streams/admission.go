@@ -28,9 +28,7 @@ const (
 	floodInterval = 10 * time.Second
 )
 
-var (
-	errBusy = errors.New("too many connections wait for their hello")
-)
+var errBusy = errors.New("too many connections wait for their hello")
 
 // An admission decides which inbound connections get a place among those that are pending: not yet authenticated, or not
 // yet accepted. Each has a place from its first packet on. A source has at most half of all places, and its handshakes are

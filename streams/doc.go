@@ -1,6 +1,7 @@
 // Package streams is the QUIC side of a sidecar. An [Endpoint] listens and dials; what comes of either is a
 // [Channel], which carries the frames of one distribution connection between two nodes. WIRE.md in this folder is
-// what two endpoints say to each other. The package knows nothing of the BEAM, and never looks into a frame.
+// what two endpoints say to each other. The package knows nothing of the BEAM; what a frame is, and where it may go, is said by packages
+// signals and lanes.
 //
 //	endpoint.go   the Endpoint: configuration, life, the set of channels
 //	socket.go     UDP sockets with a QUIC transport each, and who keeps them open
@@ -23,7 +24,7 @@
 // Who is dialled is shown a proof that he can test guesses at the cookie with: what keeps a weak cookie is the cost of a
 // guess, and nothing else.
 //
-// A channel is one stream. A large message, and the repair of its lost packets, delays everything behind it.
+// With one stream (lanes.Single) a large message, and the repair of its lost packets, delays everything behind it.
 //
 // quic-go's congestion control is NewReno, and one connection uses little more than one processor.
 //
