@@ -27,4 +27,4 @@ if [ $# -eq 3 ]; then
 fi
 for package in $(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); do
     go test -list '^Fuzz' "$package" | sed -n "s|^Fuzz|$package &|p"
-done | xargs -P "$(nproc)" -L 1 "$0" "$1"
+done | xargs -P "$(nproc)" -L 1 scripts/fuzz.sh "$1"
