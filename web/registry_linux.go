@@ -160,7 +160,7 @@ func (g *registry) serve(conn *net.UnixConn, ns *names) error {
 // register registers the node with the process that holds the port, and takes what that passes on, until the registration
 // ends; then it returns nil.
 func (s *Seat) register(ctx, outer context.Context, settings Settings, report func(Status)) error {
-	conn, err := s.enrol(ctx, settings)
+	conn, err := s.enrol(settings)
 	if err != nil {
 		return err
 	}
@@ -191,8 +191,8 @@ func (s *Seat) register(ctx, outer context.Context, settings Settings, report fu
 	}
 }
 
-// enrol connects to the registry and sends the hello. The holder of the port may not have opened its registry yet.
-func (s *Seat) enrol(ctx context.Context, settings Settings) (*net.UnixConn, error) {
+// enrol connects to the registry and sends the hello.
+func (s *Seat) enrol(settings Settings) (*net.UnixConn, error) {
 	if settings.Node == "" {
 		return nil, errors.New("this process has no node to register")
 	}
@@ -200,15 +200,9 @@ func (s *Seat) enrol(ctx context.Context, settings Settings) (*net.UnixConn, err
 	if err != nil {
 		return nil, err
 	}
-	var conn *net.UnixConn
-	for deadline := time.Now().Add(registryStart); ; {
-		if conn, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"}); err == nil {
-			break
-		}
-		if ctx.Err() != nil || time.Now().After(deadline) || !settings.Serve {
-			return nil, err
-		}
-		time.Sleep(20 * time.Millisecond)
+	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return nil, err
 	}
 	if err = sameUser(conn); err == nil {
 		err = send(conn, hello{Node: settings.Node, Port: settings.NamePort}, nil)

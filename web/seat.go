@@ -17,8 +17,10 @@ const (
 	// seatRetry is how often a seat that neither holds the port nor is registered tries again.
 	seatRetry = time.Second
 
-	// registryStart is how long a process that holds the port may take to open its registry.
+	// registryStart is how long a process that holds the port may take to open its registry, and unsettled how often it is
+	// tried meanwhile.
 	registryStart = 500 * time.Millisecond
+	unsettled     = 20 * time.Millisecond
 )
 
 // Settings are what a VM wants of its seat.
@@ -195,18 +197,25 @@ func (s *Seat) session(ctx, outer context.Context, w wish) {
 		report(Status{State: Waiting, Text: "nothing is wanted"})
 		return
 	}
+	since := time.Now() // it has tried in vain
 	for ctx.Err() == nil {
 		status := s.sit(ctx, outer, settings, report)
 		if ctx.Err() != nil {
 			return
 		}
 		if status == nil {
-			continue // it was registered, and that has ended: the port may be free
+			since = time.Now() // it was registered, and that has ended: the port may be free
+			continue
 		}
-		report(*status)
+		// Who holds the port may be opening its registry at this moment, or ending.
+		wait := unsettled
+		if !settings.Serve || status.State == Duplicate || time.Since(since) > registryStart {
+			report(*status)
+			wait = seatRetry
+		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(seatRetry):
+		case <-time.After(wait):
 		}
 	}
 }

@@ -41,6 +41,7 @@ type bridge struct {
 	// Set with the endpoint, before there are channels. Nil: channels use stdio.
 	sockets    *rendezvous
 	endSockets context.CancelFunc
+	web        *webSide
 
 	// Goroutines are started under mu and not after stopping, so that Run can wait for them.
 	running sync.WaitGroup // channels
@@ -196,6 +197,8 @@ func (b *bridge) handle(body []byte, hangUp context.CancelCauseFunc) error {
 		return b.request(m.ID, m.Timeout, func(ctx context.Context) (portproto.Frame, error) {
 			return nil, b.dial(ctx, endpoint, m)
 		})
+	case *portproto.WebServe, *portproto.WebDial, *portproto.WebNames:
+		return b.webRequest(m)
 	case *portproto.Cancel:
 		b.cancel(m.ID)
 	case *portproto.Close:
@@ -304,6 +307,7 @@ func (b *bridge) start(endpoint *streams.Endpoint, hangUp context.CancelCauseFun
 		b.endSockets = cancel
 		b.tasks.Go(func() { b.sockets.Run(ctx) })
 	}
+	b.startWeb()
 	b.tasks.Go(func() {
 		if err := endpoint.Run(b.base); err != nil && b.base.Err() == nil {
 			hangUp(fmt.Errorf("the QUIC endpoint ended: %w", err))
