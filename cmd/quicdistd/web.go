@@ -185,7 +185,8 @@ func (w *webSide) dial(ctx context.Context, m *portproto.WebDial) error {
 		}
 		t := &webTaken{vm: vm, take: m.Take}
 		if err := t.Hand(w.b.base, dialled.Conn, dialled.Ahead); err != nil {
-			w.b.log.Warn("an upgraded connection could not be given to the VM", "node", m.Node, "err", err)
+			// The VM no longer wants it, as when both nodes connect at the same moment.
+			w.b.log.Info("an upgraded connection could not be given to the VM", "node", m.Node, "err", err)
 		}
 	})
 	return nil
