@@ -448,7 +448,13 @@ web_messages(vm) ->
     ];
 web_messages(sidecar) ->
     [
-        {web_serving, [{address, text}, {id, u32}, {port, u16}, {state, web_state()}, {text, text}]},
+        {web_serving, [
+            {address, text},
+            {id, u32},
+            {port, u16},
+            {state, web_state()},
+            {text, text}
+        ]},
         {web_changed, [{address, text}, {port, u16}, {state, web_state()}, {text, text}]},
         {web_dialled, [
             {address, text},

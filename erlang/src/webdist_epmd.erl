@@ -86,7 +86,7 @@ address_please(Name, Host, Family) ->
 port_please(Name, Host) ->
     port_please(Name, Host, infinity).
 
-%% @doc The TCP port at which a node's carrier listens, and the version of the distribution protocol.
+%% @doc The TCP port at which a node's carrier listens, and the distribution version to use.
 -spec port_please(atom() | string(), string() | inet:ip_address(), timeout()) ->
     {port, inet:port_number(), integer()} | noport | closed | {error, term()}.
 port_please(Name, Host, Timeout) ->

@@ -2,8 +2,8 @@
 %% which the distribution handshake is about to begin, and how it got here.
 %%
 %% The sidecar names a Unix-domain socket and a token. Behind the token comes either the descriptor
-%% of the connection's own TCP socket (`descriptor'), which so no longer depends on the sidecar; or the
-%% bytes of the connection (`copy'), which the sidecar copies.
+%% of the connection's own TCP socket (`descriptor'), which so no longer depends on the sidecar; or
+%% the bytes of the connection (`copy'), which the sidecar copies.
 %%
 %% A tcp_inet port that was made from a descriptor does not close that when it is closed. So a
 %% process keeps each descriptor (the keeper), and closes it once the port is gone, which is when
@@ -27,16 +27,17 @@
 %% Bytes, as in quic_dist_socket.
 -define(SOCKET_BUFFER, 16#40000).
 -define(READ_BUFFER, 16#20000).
-%% The head of what comes with a descriptor: the family, and the length of what the sidecar has read.
+%% The head of what comes with a descriptor: the family, and how much the sidecar has read.
 -define(HEAD, 5).
 
 %% @doc How this VM can take connections. Descriptors need Linux, the module socket, and a way to
 %% close one by its number, which OTP has (24 and later) but does not document.
 -spec take(webdist_config:options()) -> copy | descriptor.
 take(#{hand_over := true}) ->
-    case os:type() =:= {unix, linux} andalso erlang:function_exported(prim_file, file_desc_to_ref, 2) of
-        true -> take_sockets();
-        false -> copy
+    CanClose = erlang:function_exported(prim_file, file_desc_to_ref, 2),
+    case os:type() of
+        {unix, linux} when CanClose -> take_sockets();
+        _ -> copy
     end;
 take(_) ->
     copy.
@@ -171,8 +172,10 @@ receive_message(Socket) ->
     case socket:recvmsg(Socket, ?READ_BUFFER, 0, [cmsg_cloexec], ?TIMEOUT) of
         {ok, #{iov := Iov, ctrl := Control}} ->
             case [Data || #{level := socket, type := rights, data := Data} <- Control] of
-                [<<Descriptor:32/native>>] -> receive_rest(Socket, Descriptor, iolist_to_binary(Iov));
-                _ -> {error, no_descriptor}
+                [<<Descriptor:32/native>>] ->
+                    receive_rest(Socket, Descriptor, iolist_to_binary(Iov));
+                _ ->
+                    {error, no_descriptor}
             end;
         {error, _} = Error ->
             Error

@@ -1,8 +1,8 @@
 %% @doc What this VM does at its host's web port: keeps what is wanted, has each sidecar do it, and
 %% turns upgraded connections into connection attempts of this node.
 %%
-%% `erl -s webdist_server' calls {@link start/0}: the VM then takes part in holding the port. In a VM
-%% without distribution that makes a proxy; in a node, connections for the node come in as well.
+%% `erl -s webdist_server' calls {@link start/0}: the VM then takes part in holding the port. In a
+%% VM without distribution that makes a proxy; in a node, connections for the node come in as well.
 -module(webdist_server).
 -behaviour(gen_server).
 
@@ -107,7 +107,8 @@ info() ->
 names(Host, Timeout) ->
     case webdist_config:read() of
         {ok, #{port := Port}} ->
-            Fields = #{host => unicode:characters_to_binary(Host), port => Port, timeout => Timeout},
+            Name = unicode:characters_to_binary(Host),
+            Fields = #{host => Name, port => Port, timeout => Timeout},
             case quic_dist_port:request(web_names, Fields, web_named, Timeout + 1000) of
                 {ok, #{names := Names}} -> {ok, Names};
                 {error, _} = Error -> Error

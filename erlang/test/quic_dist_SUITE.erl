@@ -1,9 +1,9 @@
 %% @doc What distributed Erlang promises, over QUIC and, by the same cases, over TCP.
 %%
 %% One case list, run as a group for inet_tcp, one for each data plane of quic, and one for each way
-%% in which webdist gets a connection: what fails over those and passes over inet_tcp is ours. The nodes `a' and `b' of a group live on from case to case
-%% as long as cases pass; after each, their logs are searched for complaints. Cases that end or stop
-%% nodes start their own.
+%% in which webdist gets a connection: what fails over those and passes over inet_tcp is ours. The
+%% nodes `a' and `b' of a group live on from case to case as long as cases pass; after each, their
+%% logs are searched for complaints. Cases that end or stop nodes start their own.
 -module(quic_dist_SUITE).
 
 -export([all/0, groups/0, suite/0]).

@@ -2,8 +2,8 @@
 %% each one's client against each one's servers.
 %%
 %% The environment variable QUIC_DIST_TEST_WEBDIST names a folder with the sources of `webdist', and
-%% of what its server needs, as folders: `cowboy' (1.1.2), `cowlib' (1.0.2), `ranch' (1.3.2). Without
-%% it the suite is skipped; webdist_SUITE and the Go tests have the requests by their bytes.
+%% of what its server needs, as folders: `cowboy' (1.1.2), `cowlib' (1.0.2), `ranch' (1.3.2).
+%% Without it the suite is skipped; the Go tests of package web have the requests by their bytes.
 -module(webdist_original_SUITE).
 
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
@@ -71,7 +71,8 @@ build(Dir, Sources, Ebin) ->
     [
         begin
             {ok, [{application, Name, Keys}]} = file:consult(App),
-            Text = io_lib:format("~tp.~n", [{application, Name, lists:keydelete(modules, 1, Keys)}]),
+            Known = {application, Name, lists:keydelete(modules, 1, Keys)},
+            Text = io_lib:format("~tp.~n", [Known]),
             File = filename:join(Ebin, atom_to_list(Name) ++ ".app"),
             ok = file:write_file(File, unicode:characters_to_binary(Text))
         end
@@ -138,7 +139,8 @@ with_proxy(Config, Ebin, Ready, Fun) ->
     {exit_status, 0, _} = quic_dist_node:finish(Command, 15000).
 
 our_proxy(Config, Fun) ->
-    with_proxy(Config, quic_dist_node:ebin(), "{ok, #{state := holding}} = webdist_server:info(),", Fun).
+    Holding = "{ok, #{state := holding}} = webdist_server:info(),",
+    with_proxy(Config, quic_dist_node:ebin(), Holding, Fun).
 
 their_proxy(Config, Fun) ->
     with_proxy(Config, proplists:get_value(original, Config), "", Fun).
@@ -210,6 +212,7 @@ our_client_its_proxy_by_connect(Config) ->
 
 %% Our client reaches its self-hosted node.
 our_client_its_self_hosted_node(Config) ->
-    Args = ["-epmd_module", "webdist_epmd_2015", "-s", "webdist_server", "-webdist", "mode", "router"],
+    Router = ["-webdist", "mode", "router"],
+    Args = ["-epmd_module", "webdist_epmd_2015", "-s", "webdist_server" | Router],
     World = theirs(Config, inet6_tcp, unique("world"), Args),
     talk(our_client(Config, []), World).
