@@ -78,6 +78,7 @@ func (s *server) hold(ctx context.Context, l *net.TCPListener, report func(Statu
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    headerSize,
+		ConnState:         newLimiter(maxStrangers).state,
 		ErrorLog:          quiet(s.seat.config.Log),
 	}
 	var all sync.WaitGroup
