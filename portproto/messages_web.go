@@ -187,6 +187,7 @@ type WebServe struct {
 	Allow    []string // patterns of node names; at most MaxWebPatterns
 	EPMDPort uint16
 	NamesTo  []string // IP addresses or prefixes that may list names; at most MaxWebPatterns
+	Upstream string   // URL of the web server that has all other paths; empty: they are not there
 }
 
 func (m *WebServe) tag() etf.Atom            { return "web_serve" }
@@ -205,6 +206,7 @@ func (m *WebServe) fields() []field {
 		{"port", (*u16)(&m.Port)},
 		{"serve", (*boolean)(&m.Serve)},
 		{"take", &m.Take},
+		{"upstream", (*text)(&m.Upstream)},
 	}
 }
 

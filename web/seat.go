@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"sync"
 	"syscall"
@@ -34,6 +35,7 @@ type Settings struct {
 	Allow    []string // patterns of the whole node names that are served; empty: every node of this host
 	EPMDPort uint16
 	NamesTo  []netip.Prefix // who may list names
+	Upstream *url.URL       // the web server that has all other paths; nil: they are not there
 }
 
 // State is how a seat stands.

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -36,6 +39,9 @@ const (
 	// maxOpening is how many upgrades may be on their way at a time. Others are refused.
 	maxOpening = 256
 
+	// maxUpstreamIdle is how many connections to the web server behind this one are kept for the next request.
+	maxUpstreamIdle = 32
+
 	statusFailed = http.StatusInternalServerError
 )
 
@@ -54,12 +60,17 @@ type server struct {
 	links    context.Context // what upgraded connections live in
 	names    *names
 	opening  chan struct{}
+	upstream http.Handler // nil: none
 }
 
 func newServer(seat *Seat, links context.Context, settings Settings) *server {
-	return &server{
+	s := &server{
 		seat: seat, settings: settings, links: links, names: newNames(), opening: make(chan struct{}, maxOpening),
 	}
+	if settings.Upstream != nil {
+		s.upstream = passOn(settings.Upstream, quiet(seat.config.Log))
+	}
+	return s
 }
 
 // hold serves the port, and the registry beside it, until ctx ends. It does not wait for upgraded connections.
@@ -101,8 +112,27 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.HasPrefix(path, pathPrefix):
 		status, err := s.upgrade(w, r, path)
 		s.access(r, status, err)
-	default:
+	case s.upstream == nil || r.Method == http.MethodConnect || path == "/erl":
 		s.answer(w, r, http.StatusNotFound, "")
+	default:
+		s.upstream.ServeHTTP(w, r) // its own log has it
+	}
+}
+
+// passOn is the web server behind this one, for paths that are not ours: as with any reverse proxy it sees the client's Host, and the
+// client's address in X-Forwarded-For. Upgrades that are not ours pass.
+func passOn(to *url.URL, log *log.Logger) http.Handler {
+	return &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(to)
+			r.Out.Host = r.In.Host
+			r.SetXForwarded()
+		},
+		Transport: &http.Transport{
+			MaxIdleConnsPerHost: maxUpstreamIdle, IdleConnTimeout: idleTimeout, ResponseHeaderTimeout: idleTimeout,
+			MaxResponseHeaderBytes: 4 * headerSize,
+		},
+		ErrorLog: log,
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"sync"
 	"syscall"
 	"time"
@@ -66,6 +67,15 @@ func (w *webSide) serve(ctx context.Context, m *portproto.WebServe) (portproto.F
 	settings := web.Settings{
 		Node: m.Node, NamePort: m.NodePort, Serve: m.Serve, Address: m.Address, Port: m.Port,
 		Compat: m.Mode == portproto.WebModeCompat, Allow: m.Allow, EPMDPort: m.EPMDPort,
+	}
+	if m.Upstream != "" {
+		upstream, err := url.Parse(m.Upstream)
+		if err != nil || upstream.Scheme != "http" || upstream.Host == "" {
+			return nil, &streams.Error{
+				Code: streams.CodeBadAddress, Op: "serve the web port", Err: fmt.Errorf("%q is not an http URL", m.Upstream),
+			}
+		}
+		settings.Upstream = upstream
 	}
 	for _, text := range m.NamesTo {
 		prefix, err := parsePrefix(text)

@@ -433,7 +433,8 @@ web_messages(vm) ->
             {node_port, u16},
             {port, u16},
             {serve, {atom, [true, false]}},
-            {take, web_take()}
+            {take, web_take()},
+            {upstream, text}
         ]},
         {web_dial, [
             {host, text},

@@ -15,7 +15,8 @@
     allow := [binary()],
     names_to := [binary()],
     method := get | connect,
-    hand_over := boolean()
+    hand_over := boolean(),
+    web_upstream => binary()
 }.
 %% What was given, checked, and the defaults of the rest.
 
@@ -87,12 +88,18 @@ accept(listen_address, Value) ->
         {ok, _} = Ok -> Ok;
         error -> {error, "an IP address: \"10.0.0.1\", \"::1\" or a tuple"}
     end;
+accept(web_upstream, Value) ->
+    case text(Value) of
+        {ok, <<"http://", _, _/binary>>} = Ok -> Ok;
+        _ -> {error, "the URL of a web server: \"http://127.0.0.1:8080\""}
+    end;
 accept(allow, Patterns) ->
     texts(Patterns, "a list of node names, in which * stands for any text: [\"*@gateway\"]");
 accept(names_to, Prefixes) ->
     texts(Prefixes, "a list of IP addresses or prefixes: [\"10.0.0.0/8\"]");
 accept(_, _) ->
-    {error, "one of port, mode, listen_address, allow, names_to, method, hand_over"}.
+    {error,
+        "one of port, mode, listen_address, allow, names_to, method, hand_over, web_upstream"}.
 
 address(Value) when is_tuple(Value) ->
     case inet:is_ip_address(Value) of

@@ -225,7 +225,8 @@ apply_wish(#state{serve = Serve, node = Node, node_port = NodePort} = State) ->
                 mode => Mode,
                 allow => Allow,
                 epmd_port => epmd_port(),
-                names_to => NamesTo
+                names_to => NamesTo,
+                upstream => maps:get(web_upstream, Options, <<>>)
             },
             case quic_dist_port:request(web_serve, Fields, web_serving, ?REQUEST_TIMEOUT) of
                 {ok, Answer} ->

@@ -29,6 +29,7 @@
     wrong_cookie/1,
     a_node_that_is_not_there/1,
     bad_options/1,
+    one_port_for_everything/1,
     stopped_and_started/1,
     a_child_of_an_application/1
 ]).
@@ -65,6 +66,7 @@ all() ->
         wrong_cookie,
         a_node_that_is_not_there,
         bad_options,
+        one_port_for_everything,
         stopped_and_started,
         a_child_of_an_application
     ].
@@ -492,6 +494,48 @@ bad_options(_Config) ->
         end
      || {Key, Value} <- [{"port", "70000"}, {"mode", "proxy"}, {"colour", "red"}]
     ].
+
+%% Pages of the application's own web server come from the port that the node is reached by, and
+%% each request for a node is a line of the log.
+one_port_for_everything(Config) ->
+    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {packet, http_bin}]),
+    {ok, WebPort} = inet:port(Listen),
+    _ = spawn_link(fun() -> web_server(Listen) end),
+    Name = unique("world"),
+    Upstream = "http://127.0.0.1:" ++ integer_to_list(WebPort),
+    World = start(#{
+        carrier => webdist,
+        name => {short, Name},
+        webdist => [{port, port(Config)}, {web_upstream, Upstream}],
+        quic_dist => [{log_level, info}],
+        log_level => info
+    }),
+    ?assertMatch({_, <<"HTTP/1.1 200 OK", _/binary>>}, {page, get("/page", port(Config))}),
+    ?assertMatch({_, <<"HTTP/1.1 426 ", _/binary>>}, {page, get("/erl/" ++ Name, port(Config))}),
+    Hello = webdist(Config, unique("hello")),
+    ?assertEqual(pong, ping(Hello, World)),
+    Line = "web request from=.* method=GET path=/erl/" ++ Name,
+    _ = quic_dist_node:wait_log(World, Line ++ " .*status=426", 5000),
+    _ = quic_dist_node:wait_log(World, Line ++ "@.*status=101", 5000).
+
+get(Path, Port) ->
+    {ok, Socket} = gen_tcp:connect("localhost", Port, [binary, {active, false}]),
+    ok = gen_tcp:send(Socket, ["GET ", Path, " HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"]),
+    read_all(Socket, <<>>).
+
+read_all(Socket, Before) ->
+    case gen_tcp:recv(Socket, 0, scale(10000)) of
+        {ok, Bytes} -> read_all(Socket, <<Before/binary, Bytes/binary>>);
+        {error, closed} -> Before
+    end.
+
+%% Answers each connection with a page.
+web_server(Listen) ->
+    {ok, Socket} = gen_tcp:accept(Listen),
+    {ok, {http_request, 'GET', {abs_path, <<"/page">>}, {1, 1}}} = gen_tcp:recv(Socket, 0),
+    ok = gen_tcp:send(Socket, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage"),
+    gen_tcp:close(Socket),
+    web_server(Listen).
 
 %% Distribution that is stopped gives the port up; started again, it is reached again.
 stopped_and_started(Config) ->
