@@ -29,6 +29,8 @@ const (
 	MaxCertificates = 64
 	MaxLanes        = 64
 	MaxConnections  = 16
+	MaxWebPatterns  = 64
+	MaxWebNames     = 1024
 	MaxCredit       = 1<<31 - 1 // of one credit frame, and of what a channel's credit may add up to
 
 	DataHeaderLen = lengthLen + dataFixed // of a whole data frame in front of its payload

@@ -39,10 +39,11 @@ type targets []Target
 
 func (v *targets) parse(t etf.Term) bool {
 	list, ok := t.(etf.List)
-	if !ok || len(list) < 1 || len(list) > MaxTargets {
-		return false
-	}
-	*v = make(targets, len(list))
+	return ok && len(list) >= 1 && len(list) <= MaxTargets && parseTargets((*[]Target)(v), list)
+}
+
+func parseTargets(v *[]Target, list etf.List) bool {
+	*v = make([]Target, len(list))
 	for i, e := range list {
 		first, second, ok := parsePair(e)
 		host, hostOK := parseText(first)

@@ -28,7 +28,7 @@ func newFromSidecar(tag etf.Atom) message {
 	case "log":
 		return new(Log)
 	default:
-		return nil
+		return newWebFromSidecar(tag)
 	}
 }
 

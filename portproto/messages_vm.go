@@ -32,7 +32,7 @@ func newFromVM(tag etf.Atom) message {
 	case "stop":
 		return new(Stop)
 	default:
-		return nil
+		return newWebFromVM(tag)
 	}
 }
 

@@ -45,6 +45,7 @@ type bridge struct {
 	// Set with the endpoint, before there are channels. Nil: channels use stdio.
 	sockets    *rendezvous
 	endSockets context.CancelFunc
+	web        *webSide
 
 	// Goroutines are started under mu and not after stopping, so that Run can wait for them.
 	running sync.WaitGroup // channels
@@ -209,6 +210,8 @@ func (b *bridge) handle(body []byte, hangUp context.CancelCauseFunc) error {
 		})
 	case *portproto.Verdict:
 		return b.admitter.settle(m)
+	case *portproto.WebServe, *portproto.WebDial, *portproto.WebNames:
+		return b.webRequest(m)
 	case *portproto.Cancel:
 		b.cancel(m.ID)
 	case *portproto.Close:
@@ -341,6 +344,7 @@ func (b *bridge) start(endpoint *streams.Endpoint, hangUp context.CancelCauseFun
 		b.endSockets = cancel
 		b.tasks.Go(func() { b.sockets.Run(ctx) })
 	}
+	b.startWeb()
 	b.tasks.Go(func() {
 		if err := endpoint.Run(b.base); err != nil && b.base.Err() == nil {
 			hangUp(fmt.Errorf("the QUIC endpoint ended: %w", err))

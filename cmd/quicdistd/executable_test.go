@@ -33,6 +33,12 @@ func executable(args ...string) *exec.Cmd {
 
 func started(t *testing.T) *process {
 	t.Helper()
+	return startedIn(t, shortDir(t))
+}
+
+// startedIn starts quicdistd with a folder for temporary files.
+func startedIn(t *testing.T, dir string) *process {
+	t.Helper()
 	stdin, inW, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +47,7 @@ func started(t *testing.T) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: executable(), stdout: outR, dir: shortDir(t)}
+	p := &process{cmd: executable(), stdout: outR, dir: dir}
 	p.cmd.Env = append(p.cmd.Env, "TMPDIR="+p.dir, "XDG_RUNTIME_DIR=")
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, stdout, &p.stderr
 	if err := p.cmd.Start(); err != nil {

@@ -6,7 +6,7 @@
 -module(quic_dist_names).
 
 -export([listen_ports/3, listen_address/2, register/2]).
--export([known/4, targets/4]).
+-export([known/4, targets/4, split/2]).
 
 %% epmd modules take the address family where OTP 25 passes the driver module, and ask for IPv4
 %% addresses first; our own sockets know both.
@@ -116,7 +116,10 @@ targets(Node, LongOrShortNames, #{nodes := Table}, Deadline) ->
             Error
     end.
 
-%% What inet_tcp_dist accepts: a host with dots, or an IP address, for long names; none for short.
+%% @doc The parts of a node's name, if inet_tcp_dist would accept it: a host with dots, or an IP
+%% address, for long names; none for short.
+-spec split(node(), longnames | shortnames) ->
+    {ok, Name :: string(), Host :: string()} | {error, string()}.
 split(Node, LongOrShortNames) ->
     case dist_util:split_node(Node) of
         {node, Name, Host} ->

@@ -24,7 +24,7 @@
 
 -export([start_link/0]).
 -export([await/0, listen/1, close_listener/0, accept/1, resolve/2, dial/1, attach/3, release/1]).
--export([options/0, info/0, reload/0]).
+-export([request/4, options/0, info/0, reload/0]).
 -export([callback_mode/0, init/1, terminate/3, format_status/1]).
 -export([down/3, starting/3, configuring/3, up/3]).
 -export_type([channel/0, listener/0, reason/0, streams/0]).
@@ -109,9 +109,7 @@
 -define(MAX_WAITING, 64).
 
 -define(NEEDS_SIDECAR(Request),
-    (Request =:= await orelse element(1, Request) =:= listen orelse
-        element(1, Request) =:= resolve orelse element(1, Request) =:= dial orelse
-        element(1, Request) =:= reload)
+    (Request =:= await orelse element(1, Request) =:= request)
 ).
 
 %% API
@@ -129,7 +127,7 @@ await() ->
 %% @doc Listens, also in the next sidecar if this one dies, and on the same port.
 -spec listen(listener()) -> {ok, listener()} | {error, reason()}.
 listen(Listener) ->
-    call({listen, Listener}, ?LISTEN_TIMEOUT).
+    call({request, listen, Listener, listening}, ?LISTEN_TIMEOUT).
 
 %% @doc Stops listening. Does not wait.
 -spec close_listener() -> ok.
@@ -147,7 +145,7 @@ accept(Listener) ->
 -spec resolve(string(), timeout()) -> {ok, [inet:ip_address()]} | {error, reason()}.
 resolve(Host, Timeout) ->
     Parameters = #{host => unicode:characters_to_binary(Host), timeout => Timeout},
-    call({resolve, Parameters}, Timeout + 1000).
+    call({request, resolve, Parameters, resolved}, Timeout + 1000).
 
 %% @doc Connects to a peer's sidecar. The caller owns the channel until it is attached.
 -spec dial(#{
@@ -159,7 +157,7 @@ resolve(Host, Timeout) ->
 }) ->
     {ok, channel()} | {error, reason()}.
 dial(#{timeout := Timeout} = Parameters) ->
-    call({dial, Parameters}, Timeout + 1000).
+    call({request, dial, Parameters, dialled}, Timeout + 1000).
 
 %% @doc Names the processes of a channel. Frames go to `Input' (data, closed) and `Output'
 %% (credit); when `Output' ends, the channel is closed.
@@ -171,6 +169,12 @@ attach(#{id := Id, port := Port}, Input, Output) ->
 -spec release(channel()) -> ok | {error, reason()}.
 release(#{id := Id, port := Port}) ->
     call({release, Port, Id}, infinity).
+
+%% @doc Makes a request whose answer has the tag `Answer', and returns the answer's fields.
+-spec request(atom(), quic_dist_proto:fields(), Answer :: atom(), timeout()) ->
+    {ok, quic_dist_proto:fields()} | {error, reason()}.
+request(Tag, Parameters, Answer, Timeout) ->
+    call({request, Tag, Parameters, Answer}, Timeout).
 
 %% @doc The options that are in use.
 -spec options() -> {ok, quic_dist_config:options()} | {error, reason()}.
@@ -190,7 +194,7 @@ info() ->
 %% now on; if they cannot be used the error says why, and those in use stay so.
 -spec reload() -> ok | {error, reason()}.
 reload() ->
-    call({reload, #{}}, ?LISTEN_TIMEOUT).
+    call({request, reload, #{}, ok}, ?LISTEN_TIMEOUT).
 
 %% Not gen_statem's default, which calls from a process of its own: the caller is to be the owner.
 call(Request, Timeout) ->
@@ -375,14 +379,8 @@ up(info, {Port, {data, Body}}, #data{port = Port} = Data) ->
     handle_frame(quic_dist_proto:decode(Body), Data);
 up({call, From}, await, _) ->
     {keep_state_and_data, [{reply, From, ok}]};
-up({call, From}, {listen, Parameters}, Data) ->
-    {keep_state, request(listen, Parameters, listening, From, Data)};
-up({call, From}, {resolve, Parameters}, Data) ->
-    {keep_state, request(resolve, Parameters, resolved, From, Data)};
-up({call, From}, {reload, Parameters}, Data) ->
-    {keep_state, request(reload, Parameters, ok, From, Data)};
-up({call, From}, {dial, Parameters}, Data) ->
-    {keep_state, request(dial, Parameters, dialled, From, Data)};
+up({call, From}, {request, Tag, Parameters, Answer}, Data) ->
+    {keep_state, request(Tag, Parameters, Answer, From, Data)};
 up(Type, Event, Data) ->
     handle_common(Type, Event, up, Data).
 
@@ -577,6 +575,7 @@ send_listen(#data{listener = Listener} = Data) ->
 enter_up(#data{pipe = Pipe, executable = File} = Data0) ->
     OsPid = quic_dist_pipe:os_pid(Pipe),
     quic_dist_log:log(info, "quicdistd is up", [{os_pid, OsPid}, {executable, File}]),
+    webdist_server:tell(up),
     Data = Data0#data{error = "", up_since = erlang:monotonic_time(millisecond)},
     {next_state, up, Data}.
 
@@ -712,6 +711,9 @@ received({control, accepted, #{channel := Id} = Fields}, Data0) ->
         _ ->
             {keep_state, hand_over(channel(Fields, Data0), Data0)}
     end;
+received({control, Tag, Fields}, _) when Tag =:= web_accepted; Tag =:= web_changed ->
+    webdist_server:tell({Tag, Fields}),
+    keep_state_and_data;
 received({control, log, #{level := Level, what := What, facts := Facts}}, _) ->
     quic_dist_log:log(Level, What, Facts),
     keep_state_and_data;
@@ -766,7 +768,9 @@ answered(dialled, #{channel := Id}, _, abandoned, Data) ->
     {keep_state, send(close, #{channel => Id}, Data)};
 answered(dialled, Fields, _, {Pid, _} = From, Data) ->
     Channel = channel(Fields, Data),
-    answer(From, {ok, Channel}, own(Channel, Pid, Data)).
+    answer(From, {ok, Channel}, own(Channel, Pid, Data));
+answered(_, Fields, _, From, Data) ->
+    answer(From, {ok, Fields}, Data).
 
 channel(#{channel := Id, address := Address, port := UdpPort} = Fields, Data) ->
     Path = maps:with([streams, credit, socket, token], Fields),

@@ -404,6 +404,7 @@ messages(vm) ->
         {cancel, [{id, u32}]},
         {close, [{channel, u32}]},
         {stop, []}
+        | web_messages(vm)
     ];
 messages(sidecar) ->
     [
@@ -440,7 +441,70 @@ messages(sidecar) ->
         ]},
         {closed, [{channel, u32}, {reason, close_reason()}, {text, text}]},
         {log, [{facts, {list, {tuple, [text, text]}, 0, 32}}, {level, log_level()}, {what, text}]}
+        | web_messages(sidecar)
     ].
+
+%% Distribution over HTTP.
+web_messages(vm) ->
+    [
+        {web_serve, [
+            {address, text},
+            {allow, {list, text, 0, 64}},
+            {epmd_port, u16},
+            {id, u32},
+            {mode, {atom, [compat, router]}},
+            {names_to, {list, text, 0, 64}},
+            {node, text},
+            {node_port, u16},
+            {port, u16},
+            {serve, {atom, [true, false]}},
+            {take, web_take()},
+            {upstream, text}
+        ]},
+        {web_dial, [
+            {host, text},
+            {id, u32},
+            {method, {atom, [get, connect]}},
+            {node, text},
+            {port, u16},
+            {take, web_take()},
+            {timeout, u32}
+        ]},
+        {web_names, [{host, text}, {id, u32}, {port, u16}, {timeout, u32}]}
+    ];
+web_messages(sidecar) ->
+    [
+        {web_serving, [
+            {address, text},
+            {id, u32},
+            {port, u16},
+            {state, web_state()},
+            {text, text}
+        ]},
+        {web_changed, [{address, text}, {port, u16}, {state, web_state()}, {text, text}]},
+        {web_dialled, [
+            {address, text},
+            {id, u32},
+            {port, u16},
+            {socket, text},
+            {take, web_take()},
+            {token, {bytes, 32}}
+        ]},
+        {web_accepted, [
+            {address, text},
+            {port, u16},
+            {socket, text},
+            {take, web_take()},
+            {token, {bytes, 32}}
+        ]},
+        {web_named, [{id, u32}, {names, {list, {tuple, [text, u16]}, 0, 1024}}]}
+    ].
+
+web_take() ->
+    {atom, [copy, descriptor]}.
+
+web_state() ->
+    {atom, [holding, registered, waiting, duplicate]}.
 
 streams() ->
     {atom, [single, bulk, sender]}.

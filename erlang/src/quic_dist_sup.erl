@@ -19,10 +19,14 @@ child_spec() ->
         modules => [?MODULE]
     }.
 
-%% @doc Called by net_sup each time distribution starts.
+%% @doc Called by net_sup each time distribution starts. One that runs already serves: a VM that has
+%% {@link webdist_server:start/0} behind it may have had the sidecar before it had a name.
 -spec start_link() -> supervisor:startlink_ret().
 start_link() ->
-    supervisor:start_link({local, ?MODULE}, ?MODULE, []).
+    case supervisor:start_link({local, ?MODULE}, ?MODULE, []) of
+        {error, {already_started, _}} -> ignore;
+        Result -> Result
+    end.
 
 %% @private
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.

@@ -1,9 +1,9 @@
 %% @doc What distributed Erlang promises, over QUIC and, by the same cases, over TCP.
 %%
-%% One case list, run as a group for inet_tcp and one for each data plane of quic: what fails over
-%% quic and passes over inet_tcp is ours. The nodes `a' and `b' of a group live on from case to case
-%% as long as cases pass; after each, their logs are searched for complaints. Cases that end or stop
-%% nodes start their own.
+%% One case list, run as a group for inet_tcp, one for each data plane of quic, and one for each way
+%% in which webdist gets a connection: what fails over those and passes over inet_tcp is ours. The
+%% nodes `a' and `b' of a group live on from case to case as long as cases pass; after each, their
+%% logs are searched for complaints. Cases that end or stop nodes start their own.
 -module(quic_dist_SUITE).
 
 -export([all/0, groups/0, suite/0]).
@@ -90,6 +90,8 @@ groups() ->
         {inet_tcp, [], cases() ++ port_cases() ++ [{group, ticks}]},
         {quic_socket, [], cases() ++ port_cases() ++ quic_cases() ++ [{group, ticks}]},
         {quic_stdio, [], cases() ++ quic_cases() ++ [{group, ticks}]},
+        {webdist_descriptor, [], cases() ++ port_cases() ++ [{group, ticks}]},
+        {webdist_copy, [], cases() ++ port_cases() ++ [{group, ticks}]},
         %% These wait; they may do it together.
         {ticks, [parallel], [idle_connection, blocked_node]}
     ].
@@ -155,6 +157,9 @@ init_per_group(ticks, Config) ->
     Config;
 init_per_group(inet_tcp, Config) ->
     [{carrier, inet_tcp}, {pair, {?MODULE, inet_tcp}} | Config];
+init_per_group(Group, Config) when Group =:= webdist_descriptor; Group =:= webdist_copy ->
+    Options = [{port, quic_dist_node:free_port()}, {hand_over, Group =:= webdist_descriptor}],
+    [{carrier, webdist}, {webdist, Options}, {pair, {?MODULE, Group}} | Config];
 init_per_group(Group, Config) ->
     "quic_" ++ Plane = atom_to_list(Group),
     [{carrier, quic}, {data_plane, list_to_atom(Plane)}, {pair, {?MODULE, Group}} | Config].
@@ -229,6 +234,8 @@ start_nodes(Config, Options) ->
         case proplists:get_value(carrier, Config) of
             inet_tcp ->
                 #{carrier => inet_tcp};
+            webdist ->
+                #{carrier => webdist, webdist => proplists:get_value(webdist, Config)};
             quic ->
                 DataPlane = proplists:get_value(data_plane, Config),
                 #{carrier => quic, quic_dist => [{data_plane, DataPlane}]}
@@ -266,8 +273,8 @@ ping(Node, To) ->
 
 nobody(Config) ->
     case proplists:get_value(carrier, Config) of
-        quic -> list_to_atom(integer_to_list(quic_dist_node:free_port()) ++ "@127.0.0.1");
-        inet_tcp -> 'nobody@127.0.0.1'
+        inet_tcp -> 'nobody@127.0.0.1';
+        _ -> list_to_atom(integer_to_list(quic_dist_node:free_port()) ++ "@127.0.0.1")
     end.
 
 %% Results, errors, exits and throws of remote calls come back; a call to a node that is not there
@@ -655,7 +662,7 @@ node_info(Config) ->
     Protocol =
         case proplists:get_value(carrier, Config) of
             inet_tcp -> tcp;
-            quic -> quic
+            Carrier -> Carrier
         end,
     IsPort = proplists:get_value(data_plane, Config) =/= stdio,
     call(A, fun() ->
@@ -1162,7 +1169,7 @@ simultaneous_connects(Config) ->
     Module =
         case proplists:get_value(carrier, Config) of
             quic -> quic_dist;
-            inet_tcp -> inet_tcp_dist
+            Carrier -> list_to_atom(atom_to_list(Carrier) ++ "_dist")
         end,
     Setup = {Module, setup, 5},
     [call(Node, fun() -> erlang:trace_pattern(Setup, true, [call_count]) end) || Node <- [A, B]],

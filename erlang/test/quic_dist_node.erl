@@ -22,7 +22,7 @@
 -export([unique/1, free_port/0, ebin/0, paths/0, cookie/0, dir/0, erl/0, certificates/1]).
 -export_type([t/0, start_options/0, name/0, command/0]).
 
--type carrier() :: quic | inet_tcp.
+-type carrier() :: quic | webdist | inet_tcp | inet6_tcp.
 
 -type name() ::
     %% `numbered' for quic, a unique long name at 127.0.0.1 for inet_tcp
@@ -46,6 +46,8 @@
     args => [string()],
     %% `-quic_dist Key Value'
     quic_dist => [{atom(), term()}],
+    %% `-webdist Key Value'
+    webdist => [{atom(), term()}],
     %% `-kernel Key Value'
     kernel => [{atom(), term()}],
     env => [{string(), string() | false}],
@@ -109,6 +111,7 @@ start(Options) ->
             log_args(LogFile, maps:get(log_level, Options, notice)),
             option_args("-kernel", maps:get(kernel, Options, [])),
             option_args("-quic_dist", maps:get(quic_dist, Options, [])),
+            option_args("-webdist", maps:get(webdist, Options, [])),
             maps:get(args, Options, [])
         ])
     },

@@ -8,7 +8,7 @@ import (
 	"github.com/quic-go/quic-go/quicvarint"
 )
 
-// strangerWindow is how many bytes of a stream a node takes from who has not said his hello (DESIGN.md, section 8).
+// strangerWindow is how many bytes of a stream a node takes from who has not said his hello (DESIGN.md, section 9).
 const strangerWindow = 32 << 10
 
 // frame returns a frame of some numbers.

@@ -4,7 +4,8 @@
 %% between. Those of `quic' are a data plane (`socket', `stdio'), what the option `streams' takes,
 %% a number of connections, and one of lanes: `quic/bulk/4/lanes16'. Those of `inet_tcp' and
 %% `inet_tls' are `1.3', which allows that version of TLS only, and else a congestion control of
-%% the kernel: `inet_tls/1.3/bbr'.
+%% the kernel: `inet_tls/1.3/bbr'. That of `webdist' is `copy', where its sidecars copy and hand
+%% nothing over.
 -module(quic_dist_bench_nodes).
 
 -export([certify/1, unavailable/1, start/4, stop/1, name/1, os_pids/1, call/4, on/3]).
@@ -36,7 +37,7 @@ start(Carrier, Args, Dir, Options) ->
     OsPids = [peer:call(Peer, os, getpid, []) | sidecars(Carrier, Peer)],
     #node_under_test{peer = Peer, name = Name, os_pids = OsPids}.
 
-sidecars("quic" ++ _, Peer) ->
+sidecars(Carrier, Peer) when hd(Carrier) =:= $q; hd(Carrier) =:= $w ->
     #{os_pid := OsPid} = peer:call(Peer, quic_dist, info, []),
     [integer_to_list(OsPid)];
 sidecars(_, _) ->
@@ -82,6 +83,11 @@ unavailable(Carrier) ->
                 {ok, _} -> false;
                 {error, Error} -> quic_dist_config:format_error(Error)
             end;
+        ["-webdist" | _] ->
+            case Settings -- ["copy"] of
+                [] -> false;
+                [Unknown | _] -> "webdist has no setting " ++ Unknown
+            end;
         _ ->
             _ = [os:cmd("modprobe tcp_" ++ Name) || Name <- congestion_controls(Settings)],
             {ok, Names} = file:read_file("/proc/sys/net/ipv4/tcp_available_congestion_control"),
@@ -100,6 +106,11 @@ arguments(Carrier, Dir) ->
 %% Options of TCP's sockets have no names in Erlang: 6 is IPPROTO_TCP, 13 TCP_CONGESTION.
 setting_arguments("quic", Settings) ->
     ["-quic_dist" | lists:append([quic_option(Setting) || Setting <- Settings])];
+setting_arguments("webdist", Settings) ->
+    %% One that this run has to itself.
+    Port = 20000 + list_to_integer(os:getpid()) rem 10000,
+    HandOver = atom_to_list(not lists:member("copy", Settings)),
+    ["-webdist", "port", integer_to_list(Port), "hand_over", HandOver];
 setting_arguments(_, Settings) ->
     lists:append([
         ["-kernel", "inet_dist_listen_options", Raw, "inet_dist_connect_options", Raw]

@@ -1,0 +1,54 @@
+-module(webdist_config_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+defaults_test() ->
+    {ok, Options} = webdist_config:check([]),
+    ?assertMatch(
+        #{port := 4380, mode := compat, allow := [], method := get, hand_over := true}, Options
+    ),
+    ?assertNot(is_map_key(web_upstream, Options)).
+
+%% The first of a name counts: boot flags come before the environment.
+accepted_test_() ->
+    [
+        {lists:flatten(io_lib:format("~0tp", [Given])),
+            ?_assertMatch({ok, #{Key := Want}}, webdist_config:check(Given))}
+     || {Given, Key, Want} <- [
+            {[{port, 0}, {port, 80}], port, 0},
+            {[{mode, router}], mode, router},
+            {[{method, connect}], method, connect},
+            {[{hand_over, false}], hand_over, false},
+            {[{listen_address, "::1"}], listen_address, {0, 0, 0, 0, 0, 0, 0, 1}},
+            {[{listen_address, {10, 0, 0, 1}}], listen_address, {10, 0, 0, 1}},
+            {[{allow, ["*@h", 'a@b', <<"c@d">>]}], allow, [<<"*@h">>, <<"a@b">>, <<"c@d">>]},
+            {[{names_to, []}], names_to, []},
+            {[{web_upstream, "http://a:80"}], web_upstream, <<"http://a:80">>}
+        ]
+    ].
+
+refused_test_() ->
+    [
+        {lists:flatten(io_lib:format("~0tp", [Option])),
+            fun() ->
+                {error, Text} = webdist_config:check([Option]),
+                ?assertNotEqual(nomatch, string:find(Text, "webdist: bad option")),
+                ?assertNotEqual(nomatch, string:find(Text, "accepted is"))
+            end}
+     || Option <- [
+            {port, 65536},
+            {port, -1},
+            {port, "4380"},
+            {mode, proxy},
+            {method, post},
+            {hand_over, 1},
+            {listen_address, "localhost"},
+            {allow, "*@h"},
+            {allow, [""]},
+            {allow, [x || _ <- lists:seq(1, 65)]},
+            {names_to, all},
+            {web_upstream, "https://a"},
+            {web_upstream, "http://"},
+            {colour, red}
+        ]
+    ].

@@ -1,0 +1,53 @@
+package web
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// HandOver sends a descriptor of conn over a Unix-domain stream socket, behind it what was read ahead (portproto/PROTOCOL.md, section 5).
+// The caller keeps conn, and may close it.
+func HandOver(over *net.UnixConn, conn net.Conn, ahead []byte) error {
+	raw, ok := conn.(syscall.Conn)
+	if !ok {
+		return errors.New("not a connection that can be handed over")
+	}
+	family, err := familyOf(raw)
+	if err != nil {
+		return err
+	}
+	head := append([]byte{family}, binary.BigEndian.AppendUint32(nil, uint32(len(ahead)))...)
+	return sendRights(over, append(head, ahead...), raw)
+}
+
+// familyOf is 4 or 6 for a TCP socket, by its own family and not by what its addresses look like, and 0 for a local one.
+func familyOf(conn syscall.Conn) (family byte, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var domain int
+	var domainErr error
+	if err := raw.Control(func(fd uintptr) {
+		domain, domainErr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
+	}); err != nil {
+		return 0, err
+	}
+	switch {
+	case domainErr != nil:
+		return 0, domainErr
+	case domain == unix.AF_INET:
+		return 4, nil
+	case domain == unix.AF_INET6:
+		return 6, nil
+	case domain == unix.AF_UNIX:
+		return 0, nil
+	default:
+		return 0, fmt.Errorf("a socket of family %d", domain)
+	}
+}

@@ -1,0 +1,13 @@
+//go:build !linux
+
+package web
+
+import (
+	"errors"
+	"net"
+)
+
+// HandOver is known for Linux only.
+func HandOver(*net.UnixConn, net.Conn, []byte) error {
+	return errors.New("handing over a socket is known for Linux only")
+}

@@ -1,0 +1,133 @@
+package web
+
+import (
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestOthersShareThePort: of two processes with one port the first holds it and the second is registered; a connection for the second's
+// node comes to it, with what came early, and outlives the first; then the second holds the port.
+func TestOthersShareThePort(t *testing.T) {
+	base := t.TempDir()
+	first, port := holdIn(t, base, "first@localhost")
+	second := newDesk(t, base)
+	if s := second.apply(Settings{Node: "second@localhost", NamePort: 7, Serve: true, Address: "127.0.0.1", Port: port}); s.State != Registered || s.Address.Port() != port {
+		t.Fatalf("%+v", s)
+	}
+	conn, r := say(t, port, requestHead("GET", "second@localhost", "localhost", port)+"early")
+	if answer := head(t, r); !strings.HasPrefix(answer, "HTTP/1.1 101 ") {
+		t.Fatalf("%q", answer)
+	}
+	a := second.arrived()
+	if !a.Passable || string(a.ahead) != "early" {
+		t.Errorf("%+v", a)
+	}
+	first.end()
+	if s := within(t, second.changes); s.State != Holding || s.Address.Port() != port {
+		t.Errorf("%+v", s)
+	}
+	_, _ = io.WriteString(conn, "still there")
+	_ = a.conn.SetDeadline(time.Now().Add(patience()))
+	expectBytes(t, a.conn, "still there")
+	_, r = say(t, port, requestHead("GET", "second@localhost", "localhost", port))
+	if answer := head(t, r); !strings.HasPrefix(answer, "HTTP/1.1 101 ") {
+		t.Fatalf("%q", answer)
+	}
+	second.arrived()
+}
+
+func holdIn(t testing.TB, base, node string) (*desk, uint16) {
+	t.Helper()
+	d := newDesk(t, base)
+	s := d.apply(Settings{Node: node, Serve: true, Address: "127.0.0.1", NamesTo: loopback})
+	if s.State != Holding {
+		t.Fatalf("%+v", s)
+	}
+	return d, s.Address.Port()
+}
+
+// TestOneNameOneNode: a name that is another node's is not registered until that ends.
+func TestOneNameOneNode(t *testing.T) {
+	base := t.TempDir()
+	_, port := holdIn(t, base, "first@localhost")
+	want := Settings{Node: "same@localhost", Port: port}
+	second, third := newDesk(t, base), newDesk(t, base)
+	if s := second.apply(want); s.State != Registered {
+		t.Fatalf("%+v", s)
+	}
+	if s := third.apply(want); s.State != Duplicate {
+		t.Fatalf("%+v", s)
+	}
+	if named, err := ListNames(t.Context(), "127.0.0.1", port); err != nil || len(named) != 2 {
+		t.Errorf("%+v, %v", named, err)
+	}
+	second.end()
+	for s := within(t, third.changes); s.State != Registered; s = within(t, third.changes) {
+		if s.State != Duplicate {
+			t.Fatalf("%+v", s)
+		}
+	}
+}
+
+// TestAManyTimesChangedWish: only the last wish counts, and what was wanted before is gone.
+func TestAManyTimesChangedWish(t *testing.T) {
+	d, port := hold(t, Settings{Node: "one@localhost", NamesTo: loopback})
+	for range 20 {
+		if s := d.apply(Settings{Node: "two@localhost", Serve: true, Address: "127.0.0.1", Port: port, NamesTo: loopback}); s.State != Holding {
+			t.Fatalf("%+v", s)
+		}
+	}
+	if named, err := ListNames(t.Context(), "127.0.0.1", port); err != nil || len(named) != 1 || named[0].Name != "two" {
+		t.Errorf("%+v, %v", named, err)
+	}
+	d.apply(Settings{})
+	if _, err := ListNames(t.Context(), "127.0.0.1", port); err == nil {
+		t.Error("the port is still held")
+	}
+}
+
+// TestAPortOfAnotherProgram: it is said, and taken once it is free.
+func TestAPortOfAnotherProgram(t *testing.T) {
+	other, err := listenTCP(t.Context(), "127.0.0.1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDesk(t, t.TempDir())
+	at := netip.MustParseAddrPort(other.Addr().String())
+	s := d.apply(Settings{Node: "a@localhost", Serve: true, Address: "127.0.0.1", Port: at.Port()})
+	if s.State != Waiting || !strings.Contains(s.Text, "is taken") {
+		t.Fatalf("%+v", s)
+	}
+	_ = other.Close()
+	for s := within(t, d.changes); s.State != Holding; s = within(t, d.changes) {
+	}
+}
+
+// TestTheRegistryIsTheUsersAlone: a folder that others may enter is not used.
+func TestTheRegistryIsTheUsersAlone(t *testing.T) {
+	base := t.TempDir()
+	path, err := registryPath(base, 4380)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if path, err := registryPath(base, 4380); err == nil {
+		t.Errorf("%s is used", path)
+	}
+	if err := os.Remove(filepath.Dir(path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(t.TempDir(), filepath.Dir(path)); err != nil {
+		t.Fatal(err)
+	}
+	if path, err := registryPath(base, 4380); err == nil {
+		t.Errorf("%s is used, behind a symbolic link", path)
+	}
+}
