@@ -434,6 +434,7 @@ revoked(Config) ->
                     true = call(A, erlang, disconnect_node, [name(B)]),
                     wait_until(disconnected, fun() -> Left() =:= [name(C)] end)
             end,
+            wait_until(noticed, fun() -> not lists:member(name(A), call(B, erlang, nodes, [])) end),
             refused(
                 B, A, A, "this node refuses the peer's certificate .*: it was issued by .*, and no"
             ),
