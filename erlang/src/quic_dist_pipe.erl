@@ -5,7 +5,7 @@
 %% `{Port, {exit_status, Status}}', and `flush' when it is time to call {@link flush/1}.
 -module(quic_dist_pipe).
 
--export([open/1, port/1, os_pid/1, send/2, flush/1, close/2, without_frames/1]).
+-export([open/1, is_open/1, port/1, os_pid/1, send/2, flush/1, close/2, without_frames/1]).
 -export_type([pipe/0]).
 
 -record(pipe, {
@@ -46,6 +46,10 @@ port(#pipe{port = Port}) -> Port.
 %% @doc The sidecar's operating system process, if the system tells.
 -spec os_pid(pipe()) -> undefined | non_neg_integer().
 os_pid(#pipe{os_pid = OsPid}) -> OsPid.
+
+%% @doc Whether the port lives, now that it has tried to write what it was sent last.
+-spec is_open(pipe()) -> boolean().
+is_open(#pipe{port = Port}) -> erlang:port_info(Port, id) =/= undefined.
 
 %% @doc What may be shown of a pipe: frames may hold secrets.
 -spec without_frames(pipe()) -> pipe().

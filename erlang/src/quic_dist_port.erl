@@ -379,8 +379,15 @@ up(info, {Port, {data, Body}}, #data{port = Port} = Data) ->
     handle_frame(quic_dist_proto:decode(Body), Data);
 up({call, From}, await, _) ->
     {keep_state_and_data, [{reply, From, ok}]};
-up({call, From}, {request, Tag, Parameters, Answer}, Data) ->
-    {keep_state, request(Tag, Parameters, Answer, From, Data)};
+up({call, From}, {request, Tag, Parameters, Answer}, Data0) ->
+    #data{pipe = Pipe} = Data = request(Tag, Parameters, Answer, From, Data0),
+    case quic_dist_pipe:is_open(Pipe) of
+        true ->
+            {keep_state, Data};
+        false ->
+            %% Nobody has read it, and the message that says why is on its way: for the next sidecar.
+            {keep_state_and_data, [postpone]}
+    end;
 up(Type, Event, Data) ->
     handle_common(Type, Event, up, Data).
 

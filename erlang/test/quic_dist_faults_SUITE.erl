@@ -48,6 +48,7 @@
     bad_options/1,
     repaired_without_restart/1,
     hello_cut_at_every_byte/1,
+    asked_before_its_end_is_known/1,
     garbage_from_sidecar/1
 ]).
 -export([
@@ -132,6 +133,7 @@ groups() ->
                 bad_options,
                 repaired_without_restart,
                 hello_cut_at_every_byte,
+                asked_before_its_end_is_known,
                 garbage_from_sidecar,
                 {group, silence}
             ]},
@@ -1273,15 +1275,7 @@ garbage(Config, B, {Name, Bytes, Signal, Words}) ->
     ct:pal("garbage: ~w", [Name]),
     Inject = filename:join(?config(priv_dir, Config), atom_to_list(Name)),
     ok = file:write_file(Inject, Bytes),
-    A = start(Config, #{
-        %% The man in the middle is a process between the VM and quicdistd, which no socket lets in.
-        quic_dist => [{executable, fixture(Config, "fakesidecar")}, {data_plane, stdio}],
-        env => [
-            {"QUIC_DIST_FAKE_REAL", fixture(Config, "quicdistd")},
-            {"QUIC_DIST_FAKE_INJECT", Inject}
-            | fake_env("proxy")
-        ]
-    }),
+    A = start_behind_proxy(Config, [{"QUIC_DIST_FAKE_INJECT", Inject}]),
     connect(A, B),
     watch(A),
     #{listen := Listen, os_pid := Sidecar} = quic_dist_node:info(A),
@@ -1296,6 +1290,25 @@ garbage(Config, B, {Name, Bytes, Signal, Words}) ->
     ?assertMatch([_], wait_log(A, Words, 2000)),
     ?assertMatch([_], log_lines(A, "^error"), log(A)),
     quic_dist_node:stop(A).
+
+%% The man in the middle is a process between the VM and quicdistd, which no socket lets in.
+start_behind_proxy(Config, Env) ->
+    start(Config, #{
+        quic_dist => [{executable, fixture(Config, "fakesidecar")}, {data_plane, stdio}],
+        env => [{"QUIC_DIST_FAKE_REAL", fixture(Config, "quicdistd")} | Env] ++ fake_env("proxy")
+    }).
+
+%% What a sidecar is asked that is dead already, though its VM does not know yet, the next one does.
+asked_before_its_end_is_known(Config) ->
+    A = start_behind_proxy(Config, []),
+    B = start(Config, #{}),
+    #{os_pid := Sidecar} = quic_dist_node:info(A),
+    signal(Sidecar, hup),
+    Stdin = lists:concat(["/proc/", Sidecar, "/fd/0"]),
+    wait_until(deaf, fun() -> file:read_link(Stdin) =:= {error, enoent} end, 1000),
+    ?assertEqual(pong, ping(A, B)),
+    ?assertMatch([_], log_lines(A, "ended \\(epipe\\)"), log(A)),
+    _ = next_sidecar(A, Sidecar, 2000).
 
 %% Dialling what is no node of ours
 

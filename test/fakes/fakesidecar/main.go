@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -78,19 +79,27 @@ func check(err error) {
 }
 
 // proxy is a VM's quicdistd with a man in the middle: on SIGUSR1 he writes the bytes of the file QUIC_DIST_FAKE_INJECT to the
-// VM, on SIGUSR2 he dies of it too. He ends as quicdistd does.
+// VM, on SIGUSR2 he dies of it too. On SIGHUP he stops reading what the VM says, and dies a second later. He ends as
+// quicdistd does.
 func proxy() int {
 	real := exec.Command(os.Getenv("QUIC_DIST_FAKE_REAL"))
 	real.Stdin, real.Stderr = os.Stdin, os.Stderr
 	out, err := real.StdoutPipe()
 	check(err)
 	wanted := make(chan os.Signal, 8)
-	signal.Notify(wanted, syscall.SIGUSR1, syscall.SIGUSR2)
+	signal.Notify(wanted, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGHUP)
 	check(real.Start())
 
 	var mu sync.Mutex // keeps frames whole
 	go func() {
 		for s := range wanted {
+			if s == syscall.SIGHUP {
+				mu.Lock()
+				_ = real.Process.Kill()
+				_ = os.Stdin.Close()
+				time.Sleep(time.Second)
+				os.Exit(9)
+			}
 			bytes, err := os.ReadFile(os.Getenv("QUIC_DIST_FAKE_INJECT"))
 			check(err)
 			mu.Lock()
