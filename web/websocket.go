@@ -30,7 +30,7 @@ func checkWebSocket(r *http.Request) (u upgrade, status int, text string) {
 	case r.Method != http.MethodGet:
 		return upgrade{}, http.StatusMethodNotAllowed, "GET it"
 	case !hasToken(r.Header, "Sec-WebSocket-Protocol", Token):
-		return upgrade{}, http.StatusBadRequest, "the subprotocol is " + Token
+		return upgrade{}, http.StatusUpgradeRequired, "the subprotocol is " + Token
 	case r.Header.Get("Origin") != "":
 		// Browsers send it, nodes do not: no page is to speak for its reader's machine.
 		return upgrade{}, http.StatusForbidden, "not for browsers"

@@ -171,6 +171,10 @@ func TestAProxyThatEndsTLS(t *testing.T) {
 		proxy := tlsProxy(t, webURL(behind, "127.0.0.1", port))
 		m := client.secureDial(vmCookie, webURL("https", "127.0.0.1", proxy))
 		client.put(m)
+		if behind == "http" { // the VM is there before the answer, which then lacks the hello
+			a := expect[*portproto.WebAccepted](server.vm)
+			meetWeb(t, a.Take, a.Socket, a.Token)
+		}
 		if e := expect[*portproto.Error](client.vm); e.Code != portproto.CodeUntrusted {
 			t.Errorf("%s: %s", behind, e)
 		}
