@@ -36,7 +36,7 @@ func (d Dial) overQUIC(ctx context.Context, way Way, name string) (*Dialled, err
 	if err != nil {
 		if transport, ok := errors.AsType[*quic.TransportError](err); ok && transport.ErrorCode.IsCryptoError() {
 			const firstAlert = 0x100 // RFC 9001, section 4.8
-			return nil, handshakeError(errors.Join(err, tls.AlertError(transport.ErrorCode-firstAlert)))
+			return nil, handshakeError(fmt.Errorf("%w (%w)", err, tls.AlertError(transport.ErrorCode-firstAlert)))
 		}
 		return nil, err
 	}

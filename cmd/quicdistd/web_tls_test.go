@@ -11,6 +11,8 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -236,6 +238,66 @@ func TestBrowsersOverTLS(t *testing.T) {
 	_ = answer.Body.Close()
 	if answer.StatusCode != http.StatusForbidden {
 		t.Errorf("%s", answer.Status)
+	}
+}
+
+// certified starts quicdistd with a certificate for node.
+func certified(t *testing.T, dir, node string) *process {
+	t.Helper()
+	p := startedIn(t, t.TempDir())
+	p.greet()
+	cert, key, ca := certify(t, dir, node)
+	m, yes := p.configuration(), true
+	m.CertFile, m.KeyFile, m.CACertFile, m.CloseUntrusted, m.DataPlane = &cert, &key, &ca, &yes, portproto.DataPlaneSocket
+	p.put(m)
+	expect[*portproto.OK](p.vm)
+	return p
+}
+
+// TestCertificatesOverTLS: both sides show the certificate of their node; another's, and none, do not do; and a link ends when
+// its peer is not trusted any more.
+func TestCertificatesOverTLS(t *testing.T) {
+	dir := t.TempDir()
+	server := certified(t, dir, "world@localhost")
+	serve := server.webServe(portproto.WebTakeCopy)
+	serve.TLS = portproto.WebTLSOnly
+	server.put(serve)
+	port := expect[*portproto.WebServing](server.vm).Port
+	good, other, none := certified(t, dir, "hello@localhost"), certified(t, dir, "other@localhost"), onSockets(t)
+	for _, carrier := range tlsCarriers {
+		for _, client := range []*process{other, none} {
+			client.put(client.secureDial(vmCookie, webURL(carrier, "127.0.0.1", port)))
+			if e := expect[*portproto.Error](client.vm); e.Code != portproto.CodeUntrusted {
+				t.Errorf("%s: %s", carrier, e)
+			}
+		}
+		m := good.secureDial("", webURL(carrier, "127.0.0.1", port))
+		m.Cookie = nil
+		good.put(m)
+		d := expect[*portproto.WebDialled](good.vm)
+		atClient := appointment{path: d.Socket, token: d.Token[:]}.meet(t)
+		_, _ = io.WriteString(atClient, nameOf(m.Local))
+		a := expect[*portproto.WebAccepted](server.vm)
+		atServer := appointment{path: a.Socket, token: a.Token[:]}.meet(t)
+		readText(t, atServer, nameOf(m.Local))
+		if carrier != tlsCarriers[len(tlsCarriers)-1] {
+			continue
+		}
+		// Another authority takes the place of theirs, for the server alone.
+		elsewhere := t.TempDir()
+		_, _, ca := certify(t, elsewhere, "world@localhost")
+		b, err := os.ReadFile(ca)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "ca.pem"), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		server.put(&portproto.Reload{ID: server.id()})
+		expect[*portproto.OK](server.vm)
+		if _, err := atServer.Read(make([]byte, 1)); err == nil {
+			t.Error("the link of a peer that is not trusted any more goes on")
+		}
 	}
 }
 
