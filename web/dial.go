@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -194,6 +195,7 @@ func (d Dial) attempt(ctx context.Context, way Way, method, name string) (*Diall
 // converse makes a link of a connection.
 func (d Dial) converse(ctx context.Context, tcp *net.TCPConn, way Way, method, name string) (*Dialled, error) {
 	conn := HalfCloser(tcp)
+	var telling *tellingConn
 	var secure *tls.ConnectionState
 	header := make(http.Header)
 	if way.secure() {
@@ -209,7 +211,8 @@ func (d Dial) converse(ctx context.Context, tcp *net.TCPConn, way Way, method, n
 		if way.Carrier == H2 && state.NegotiatedProtocol != proto {
 			return nil, &RefusedError{Text: "the server does not speak HTTP/2"}
 		}
-		conn, secure = over, &state
+		telling = &tellingConn{Conn: over}
+		conn, secure = telling, &state
 		header.Set(helloHeader, helloVersion)
 	}
 	path, authority := way.Path+pathPrefix+url.PathEscape(name), way.authority(d.Node)
@@ -230,7 +233,7 @@ func (d Dial) converse(ctx context.Context, tcp *net.TCPConn, way Way, method, n
 		link = conn
 	}
 	if err != nil {
-		return nil, err
+		return nil, telling.judge(err)
 	}
 	if secure == nil {
 		return &Dialled{Conn: link, Ahead: ahead}, nil
@@ -243,13 +246,44 @@ func (d Dial) converse(ctx context.Context, tcp *net.TCPConn, way Way, method, n
 
 // handshakeError tells a certificate that was refused, by us or by the peer, from what may be otherwise on another way.
 func handshakeError(err error) error {
-	_, ours := errors.AsType[*tls.CertificateVerificationError](err)
-	alert, theirs := errors.AsType[tls.AlertError](err)
-	const badCertificate, unknownAuthority, certificateRequired = 42, 48, 116
-	if ours || theirs && (alert >= badCertificate && alert <= unknownAuthority || alert == certificateRequired) {
+	if _, ours := errors.AsType[*tls.CertificateVerificationError](err); ours {
 		return &UntrustedError{Err: err}
 	}
+	// RFC 8446, section 6: bad_certificate to access_denied, and certificate_required. Package tls shows them in words only.
+	for _, alert := range []tls.AlertError{42, 43, 44, 45, 46, 47, 48, 49, 116} {
+		if strings.Contains(err.Error(), alert.Error()) {
+			return &UntrustedError{Err: err}
+		}
+	}
 	return fmt.Errorf("TLS: %w", err)
+}
+
+// A tellingConn remembers the alert by which the server has ended TLS. Our part of the handshake is over before the server has
+// looked at our certificate (RFC 8446, section 2), and who reads may keep to himself what he has read.
+type tellingConn struct {
+	*tls.Conn
+	alert atomic.Pointer[net.OpError]
+}
+
+func (c *tellingConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil {
+		if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" {
+			c.alert.Store(alert)
+		}
+	}
+	return n, err
+}
+
+// judge tells why a request has failed.
+func (c *tellingConn) judge(err error) error {
+	if c == nil {
+		return err
+	}
+	if alert := c.alert.Load(); alert != nil {
+		return &UntrustedError{Err: fmt.Errorf("the peer refuses this node: its log says why (%w)", alert)}
+	}
+	return err
 }
 
 // introduce exchanges hellos over TLS, or does without if there is nobody to exchange them with and the operator knows.

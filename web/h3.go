@@ -34,18 +34,24 @@ func (d Dial) overQUIC(ctx context.Context, way Way, name string) (*Dialled, err
 		KeepAlivePeriod: h3KeepAlive, MaxIdleTimeout: h3Idle, MaxIncomingStreams: -1,
 	})
 	if err != nil {
-		if transport, ok := errors.AsType[*quic.TransportError](err); ok && transport.ErrorCode.IsCryptoError() {
-			const firstAlert = 0x100 // RFC 9001, section 4.8
-			return nil, handshakeError(fmt.Errorf("%w (%w)", err, tls.AlertError(transport.ErrorCode-firstAlert)))
-		}
-		return nil, err
+		return nil, quicError(err)
 	}
 	dialled, err := d.overHTTP3(ctx, conn, way, name)
 	if err != nil {
 		_ = conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
-		return nil, err
+		return nil, quicError(err)
 	}
 	return dialled, nil
+}
+
+// quicError is handshakeError for a connection of QUIC, at any time: see tellingConn.
+func quicError(err error) error {
+	transport, ok := errors.AsType[*quic.TransportError](err)
+	if !ok || !transport.ErrorCode.IsCryptoError() {
+		return err
+	}
+	const firstAlert = 0x100 // RFC 9001, section 4.8
+	return handshakeError(fmt.Errorf("%w (%w)", err, tls.AlertError(transport.ErrorCode-firstAlert)))
 }
 
 func (d Dial) overHTTP3(ctx context.Context, conn *quic.Conn, way Way, name string) (*Dialled, error) {

@@ -200,6 +200,30 @@ func TestAProxyThatEndsTLS(t *testing.T) {
 	}
 }
 
+// TestAProxyToANodeOfAnotherProcess: what a proxy speaks TLS for to the port's holder gets to the node's process all the same.
+func TestAProxyToANodeOfAnotherProcess(t *testing.T) {
+	first, port := securely(t, func(m *portproto.WebServe) { m.InsecureProxy = true })
+	second := startedIn(t, first.dir)
+	second.greet().configureWith(portproto.DataPlaneSocket)
+	serve := second.webServe(portproto.WebTakeCopy)
+	serve.Node, serve.Port, serve.TLS = "other@localhost", port, portproto.WebTLSOnly
+	second.put(serve)
+	expect[*portproto.WebServing](second.vm)
+	proxy := tlsProxy(t, webURL("https", "127.0.0.1", port))
+	client := onSockets(t)
+	m := client.secureDial(vmCookie, webURL("wss", "127.0.0.1", proxy))
+	m.Node, m.InsecureProxy = serve.Node, true
+	client.put(m)
+	d := expect[*portproto.WebDialled](client.vm)
+	atClient := meetWeb(t, d.Take, d.Socket, d.Token)
+	_, _ = io.WriteString(atClient, nameOf(m.Local))
+	a := expect[*portproto.WebAccepted](second.vm)
+	atServer := appointment{path: a.Socket, token: a.Token[:]}.meet(t)
+	readText(t, atServer, nameOf(m.Local))
+	_, _ = io.WriteString(atServer, "hello")
+	readText(t, atClient, "hello")
+}
+
 // meetWeb takes a connection in either way.
 func meetWeb(t *testing.T, take portproto.WebTake, path string, token [32]byte) net.Conn {
 	t.Helper()
