@@ -2,6 +2,7 @@ package web
 
 import (
 	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"sync"
@@ -24,9 +25,7 @@ func extendedProtocol(r *http.Request) string {
 // extended answers such a request with 200, and makes a link of its stream, which ends with the handler.
 func extended(w http.ResponseWriter, r *http.Request) streamAnswer {
 	return func(head http.Header) (HalfCloser, error) {
-		for name, values := range head {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), head)
 		w.WriteHeader(http.StatusOK)
 		at := net.TCPAddrFromAddrPort(remote(r))
 		if streamer, ok := w.(http3.HTTPStreamer); ok {
