@@ -160,9 +160,9 @@ urls(_, _) ->
     error.
 
 %% A string, or a list of them.
-urls_of([First | _] = Urls) when not is_integer(First), length(Urls) =< ?MAX_URLS ->
+urls_of([First | _] = Urls) when not is_integer(First) ->
     Checked = [url(Url) || Url <- Urls],
-    case lists:member(error, Checked) of
+    case lists:member(error, Checked) orelse length(Checked) > ?MAX_URLS of
         true -> error;
         false -> {ok, Checked}
     end;
