@@ -1,4 +1,4 @@
-%% @doc Another way to a peer that QUIC does not reach: TLS over TCP, as the option `fallback' allows.
+%% @doc Another way to a peer that QUIC does not reach: TLS over TCP, by the option `fallback'.
 %%
 %% Some networks drop UDP without a word. Each connection is tried over QUIC first, so the first
 %% that gets through is on QUIC again. What authenticates peers is the same on all these ways, so

@@ -287,7 +287,7 @@ allow(Config) ->
     wait_until(line, fun() -> log_lines(B, "the option allow does not name it") =/= [] end),
     ?assertEqual(0, Attempts()).
 
-%% A node with a stock carrier is reached by TLS at its web port, and keeps its peers to their names.
+%% A node with a stock carrier is reached by TLS at its web port.
 stock_nodes(Config) ->
     World = start(#{
         carrier => inet_tcp,
