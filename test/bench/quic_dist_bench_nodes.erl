@@ -111,8 +111,9 @@ protocols(Protocol, _) -> [Protocol].
 setting_arguments("quic", Settings) ->
     ["-quic_dist" | lists:append([quic_option(Setting) || Setting <- Settings])];
 setting_arguments("webdist", Settings) ->
-    %% One that this run has to itself.
-    Port = 20000 + list_to_integer(os:getpid()) rem 10000,
+    %% One that this run has to itself, for each carrier: they do not all speak the same.
+    Which = string:str("ws https wss h2 h3", lists:append(Settings -- ["copy"])),
+    Port = 20000 + 100 * (list_to_integer(os:getpid()) rem 90) + Which,
     HandOver = atom_to_list(not lists:member("copy", Settings)),
     ["-webdist", "port", integer_to_list(Port), "hand_over", HandOver] ++
         lists:append([web_carrier(Carrier, Port) || Carrier <- Settings -- ["copy"]]);
