@@ -10,3 +10,9 @@ require (
 )
 
 require golang.org/x/crypto v0.54.0
+
+require (
+	github.com/coder/websocket v1.8.15
+	github.com/quic-go/qpack v0.6.0 // indirect
+	golang.org/x/text v0.40.0 // indirect
+)

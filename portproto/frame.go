@@ -30,6 +30,7 @@ const (
 	MaxLanes        = 64
 	MaxConnections  = 16
 	MaxWebPatterns  = 64
+	MaxWebURLs      = 16
 	MaxWebNames     = 1024
 	MaxCredit       = 1<<31 - 1 // of one credit frame, and of what a channel's credit may add up to
 

@@ -81,6 +81,22 @@ func (m *WebMethod) parse(term etf.Term) bool {
 func (m *WebMethod) term() etf.Term             { return etf.Atom(*m) }
 func (m *WebMethod) appendText(b []byte) []byte { return append(b, *m...) }
 
+// WebTLS says what the web port speaks.
+type WebTLS string
+
+// The values of WebTLS: clear HTTP, TLS beside it, TLS only.
+const (
+	WebTLSOff    WebTLS = "off"
+	WebTLSBeside WebTLS = "beside"
+	WebTLSOnly   WebTLS = "only"
+)
+
+func (v *WebTLS) parse(term etf.Term) bool {
+	return parseWord(v, term, WebTLSOff, WebTLSBeside, WebTLSOnly)
+}
+func (v *WebTLS) term() etf.Term             { return etf.Atom(*v) }
+func (v *WebTLS) appendText(b []byte) []byte { return append(b, *v...) }
+
 // WebState says how the sidecar stands at its host's web port.
 type WebState string
 
@@ -125,6 +141,16 @@ func (v *texts) term() etf.Term {
 
 func (v *texts) appendText(b []byte) []byte { return appendList(b, *v, appendQuoted) }
 
+// urls is a list of 1 to MaxWebURLs texts.
+type urls []string
+
+func (v *urls) parse(t etf.Term) bool {
+	return (*texts)(v).parse(t) && len(*v) > 0 && len(*v) <= MaxWebURLs
+}
+
+func (v *urls) term() etf.Term             { return (*texts)(v).term() }
+func (v *urls) appendText(b []byte) []byte { return (*texts)(v).appendText(b) }
+
 // namedNodes is a list of at most MaxWebNames pairs {text, u16}.
 type namedNodes []Target
 
@@ -163,6 +189,10 @@ type WebServe struct {
 	EPMDPort uint16
 	NamesTo  []string // IP addresses or prefixes that may list names; at most MaxWebPatterns
 	Upstream string   // URL of the web server that has all other paths; empty: they are not there
+	TLS      WebTLS
+	H3       bool // HTTP/3 at the node's UDP port
+
+	InsecureProxy bool // over TLS peers pass that cannot prove who they are
 }
 
 func (m *WebServe) tag() etf.Atom            { return "web_serve" }
@@ -173,7 +203,9 @@ func (m *WebServe) fields() []field {
 		{"address", (*text)(&m.Address)},
 		{"allow", (*texts)(&m.Allow)},
 		{"epmd_port", (*u16)(&m.EPMDPort)},
+		{"h3", (*boolean)(&m.H3)},
 		{"id", (*u32)(&m.ID)},
+		{"insecure_proxy", (*boolean)(&m.InsecureProxy)},
 		{"mode", &m.Mode},
 		{"names_to", (*texts)(&m.NamesTo)},
 		{"node", (*text)(&m.Node)},
@@ -181,6 +213,7 @@ func (m *WebServe) fields() []field {
 		{"port", (*u16)(&m.Port)},
 		{"serve", (*boolean)(&m.Serve)},
 		{"take", &m.Take},
+		{"tls", &m.TLS},
 		{"upstream", (*text)(&m.Upstream)},
 	}
 }
@@ -227,15 +260,18 @@ func (m *WebChanged) fields() []field {
 	}
 }
 
-// WebDial asks for an upgraded connection to the peer Node. Answered with [WebDialled].
+// WebDial asks for a link to the peer Node. Answered with [WebDialled].
 type WebDial struct {
 	ID      uint32
 	Node    string
-	Host    string
-	Port    uint16
+	Local   string   // our own node
+	URLs    []string // where, and by which carrier, in the order to try; 1 to MaxWebURLs
 	Method  WebMethod
 	Take    WebTake
 	Timeout time.Duration
+	Cookie  []byte // secret; that this node has for the peer; nil: none
+
+	InsecureProxy bool // over TLS the peer passes even if it cannot prove who it is
 }
 
 func (m *WebDial) tag() etf.Atom            { return "web_dial" }
@@ -243,13 +279,15 @@ func (m *WebDial) String() string           { return textForm(m) }
 func (m *WebDial) appendTo(b []byte) []byte { return appendControl(b, m) }
 func (m *WebDial) fields() []field {
 	return []field{
-		{"host", (*text)(&m.Host)},
+		{"cookie", (*optionalSecret)(&m.Cookie)},
 		{"id", (*u32)(&m.ID)},
+		{"insecure_proxy", (*boolean)(&m.InsecureProxy)},
+		{"local", (*text)(&m.Local)},
 		{"method", &m.Method},
 		{"node", (*text)(&m.Node)},
-		{"port", (*u16)(&m.Port)},
 		{"take", &m.Take},
 		{"timeout", (*ms)(&m.Timeout)},
+		{"urls", (*urls)(&m.URLs)},
 	}
 }
 
@@ -261,6 +299,7 @@ type WebDialled struct {
 	Take    WebTake
 	Socket  string
 	Token   [32]byte // secret
+	URL     string   // the one of the request that it goes by
 }
 
 func (m *WebDialled) tag() etf.Atom            { return "web_dialled" }
@@ -274,6 +313,7 @@ func (m *WebDialled) fields() []field {
 		{"socket", (*text)(&m.Socket)},
 		{"take", &m.Take},
 		{"token", (*secretKey)(&m.Token)},
+		{"url", (*text)(&m.URL)},
 	}
 }
 

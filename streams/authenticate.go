@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -39,10 +40,24 @@ const (
 	roleAcceptor = "acceptor"
 )
 
-// exporterOf returns 32 bytes that both ends of a TLS connection know and nobody else does (RFC 8446, section 7.5): who
+// A session is the connection on which a peer is authenticated.
+type session struct {
+	tls    tls.ConnectionState
+	remote netip.AddrPort
+	label  string          // of the exporter that goes into proofs: each protocol has its own
+	life   context.Context // ends with the connection
+}
+
+// sessionOf is that of a channel's first QUIC connection.
+func sessionOf(conn *quic.Conn) session {
+	return session{
+		tls: conn.ConnectionState().TLS, remote: addrPort(conn.RemoteAddr()), label: "EXPORTER-erldist-cookie", life: conn.Context(),
+	}
+}
+
+// exported returns 32 bytes that both ends of a TLS connection know and nobody else does (RFC 8446, section 7.5): who
 // stands between two peers has a connection with each, and other bytes on either.
-func exporterOf(conn *quic.Conn, label string) ([]byte, error) {
-	state := conn.ConnectionState().TLS
+func exported(state tls.ConnectionState, label string) ([]byte, error) {
 	return state.ExportKeyingMaterial(label, nil, sha256.Size)
 }
 
@@ -50,23 +65,23 @@ func exporterOf(conn *quic.Conn, label string) ([]byte, error) {
 type proofs struct{ dialler, acceptor proof }
 
 // prove makes the proofs of a connection and a cookie.
-func (k *Keyring) prove(ctx context.Context, conn *quic.Conn, cookie []byte) (p proofs, err error) {
+func (k *Keyring) prove(ctx context.Context, on session, cookie []byte) (p proofs, err error) {
 	key, err := k.key(ctx, cookie)
 	if err != nil {
 		return p, err
 	}
 	defer clear(key[:])
-	exported, err := exporterOf(conn, "EXPORTER-erldist-cookie")
+	bytes, err := exported(on.tls, on.label)
 	if err != nil {
 		return p, err
 	}
-	return proofs{key.proof(roleDialler, exported), key.proof(roleAcceptor, exported)}, nil
+	return proofs{key.proof(roleDialler, bytes), key.proof(roleAcceptor, bytes)}, nil
 }
 
-func (k *proofKey) proof(role string, exported []byte) proof {
+func (k *proofKey) proof(role string, bytes []byte) proof {
 	mac := hmac.New(sha256.New, k[:])
 	mac.Write([]byte(role))
-	mac.Write(exported)
+	mac.Write(bytes)
 	return proof(mac.Sum(nil))
 }
 
@@ -84,11 +99,11 @@ var (
 
 // admitDialler judges a dialler by its certificate, by what the admitter says of it, and by its proof, and returns the proof for
 // our own hello. Its errors are for our log only.
-func (s *settings) admitDialler(ctx context.Context, conn *quic.Conn, peer Hello) (proof, error) {
-	if err := s.admits(conn.ConnectionState().TLS.PeerCertificates, peer.Node); err != nil {
+func (s *settings) admitDialler(ctx context.Context, on session, peer Hello) (proof, error) {
+	if err := s.admits(on.tls.PeerCertificates, peer.Node); err != nil {
 		return proof{}, err
 	}
-	ours, err := s.ask(ctx, conn, peer)
+	ours, err := s.ask(ctx, on, peer)
 	if err != nil {
 		return proof{}, fmt.Errorf("%s is refused: %w", printable(peer.Node), err)
 	}
@@ -96,7 +111,7 @@ func (s *settings) admitDialler(ctx context.Context, conn *quic.Conn, peer Hello
 }
 
 // ask has the admitter and the proof decide about a dialler whose certificate will do.
-func (s *settings) ask(ctx context.Context, conn *quic.Conn, peer Hello) (ours proof, err error) {
+func (s *settings) ask(ctx context.Context, on session, peer Hello) (ours proof, err error) {
 	if s.byCookie() && !s.InsecureNoVerify && peer.Proof == (proof{}) {
 		return ours, errNoProof
 	}
@@ -106,9 +121,9 @@ func (s *settings) ask(ctx context.Context, conn *quic.Conn, peer Hello) (ours p
 	// There is no point in an answer about a peer that has gone.
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
-	unwatch := context.AfterFunc(conn.Context(), func() { leave(context.Cause(conn.Context())) })
+	unwatch := context.AfterFunc(on.life, func() { leave(context.Cause(on.life)) })
 	defer unwatch()
-	cookie, err := s.Admitter.Admit(ctx, Attempt{Node: peer.Node, Remote: addrPort(conn.RemoteAddr())})
+	cookie, err := s.Admitter.Admit(ctx, Attempt{Node: peer.Node, Remote: on.remote})
 	if err != nil || !s.byCookie() {
 		return ours, err
 	}
@@ -119,7 +134,7 @@ func (s *settings) ask(ctx context.Context, conn *quic.Conn, peer Hello) (ours p
 	if len(cookie) == 0 {
 		return ours, nil
 	}
-	want, err := s.Keys.prove(ctx, conn, cookie)
+	want, err := s.Keys.prove(ctx, on, cookie)
 	switch {
 	case err != nil:
 		return ours, fmt.Errorf("prove that the cookies are the same: %w", err)
@@ -133,8 +148,8 @@ func (s *settings) ask(ctx context.Context, conn *quic.Conn, peer Hello) (ours p
 }
 
 // admitAcceptor judges the peer that was dialled, by its certificate and its proof.
-func (s *settings) admitAcceptor(conn *quic.Conn, peer Hello, want proofs) error {
-	if err := s.admits(conn.ConnectionState().TLS.PeerCertificates, peer.Node); err != nil {
+func (s *settings) admitAcceptor(on session, peer Hello, want proofs) error {
+	if err := s.admits(on.tls.PeerCertificates, peer.Node); err != nil {
 		return err
 	}
 	switch {

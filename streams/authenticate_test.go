@@ -84,7 +84,7 @@ func withCookie(d Dial, cookie string) Dial {
 // proofsOf are those of a connection and a cookie.
 func proofsOf(t testing.TB, conn *quic.Conn, cookie string) proofs {
 	t.Helper()
-	p, err := testKeys().prove(within(t), conn, []byte(cookie))
+	p, err := testKeys().prove(within(t), sessionOf(conn), []byte(cookie))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -394,7 +394,7 @@ func (e *Endpoint) introduce(ctx context.Context, o outcome, d Dial) (*Channel, 
 	ours := o.settings.hello(d.Local, wanted(conn.ConnectionStats().MinRTT))
 	var proven proofs
 	if o.settings.byCookie() && len(d.Cookie) > 0 {
-		if proven, err = o.settings.Keys.prove(ctx, conn, d.Cookie); err != nil {
+		if proven, err = o.settings.Keys.prove(ctx, sessionOf(conn), d.Cookie); err != nil {
 			return fail(err)
 		}
 		ours.Proof = proven.dialler
@@ -423,7 +423,7 @@ func (e *Endpoint) introduce(ctx context.Context, o outcome, d Dial) (*Channel, 
 		}
 		return nil, CodePeerRefused, words
 	}
-	if err := o.settings.admitAcceptor(conn, peer, proven); err != nil {
+	if err := o.settings.admitAcceptor(sessionOf(conn), peer, proven); err != nil {
 		closeConn(conn, CloseRefused, "")
 		return nil, CodeUntrusted, err
 	}

@@ -142,6 +142,7 @@ func (s *settings) diallerQUIC(limit time.Duration) *quic.Config {
 type Endpoint struct {
 	run     [runSize]byte // begins all connection IDs of this sidecar
 	current atomic.Pointer[settings]
+	other   atomic.Pointer[Other]
 
 	life context.Context // ends with cause errStopping, or with what went wrong
 	end  context.CancelCauseFunc
@@ -160,6 +161,7 @@ type Endpoint struct {
 	stopped    bool
 	sockets    map[*socket]struct{}
 	channels   map[*Channel]struct{}
+	peerings   map[*Peering]struct{}
 	gatherings map[[inviteIDSize]byte]*gathering
 	listener   *listener
 	ephemeral  *socket // for dials that the listener's socket cannot make
@@ -178,6 +180,7 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 		refusals:   bucket{rate: 1, burst: 20},
 		sockets:    make(map[*socket]struct{}),
 		channels:   make(map[*Channel]struct{}),
+		peerings:   make(map[*Peering]struct{}),
 		gatherings: make(map[[inviteIDSize]byte]*gathering),
 	}
 	rand.Read(e.run[:])
@@ -244,6 +247,16 @@ func (e *Endpoint) Run(ctx context.Context) error {
 		return cause
 	}
 	return nil
+}
+
+// ListenPort returns the UDP port of the listener; 0 if there is none.
+func (e *Endpoint) ListenPort() uint16 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.listener == nil {
+		return 0
+	}
+	return e.listener.socket.local.Port()
 }
 
 // enter counts a piece of work that Run must wait for, and reports false if it is too late to begin any.

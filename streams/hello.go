@@ -206,9 +206,11 @@ func readMessage(r io.Reader) ([]byte, error) {
 	return body, nil
 }
 
+const errHelloCut = "the stream ended before the hello did"
+
 func helloCut(err error) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		return broken("the stream ended before the hello did")
+		return broken(errHelloCut)
 	}
 	return err
 }

@@ -102,6 +102,7 @@ func (e *Endpoint) closeUntrusted() {
 			c.Close(CloseRefused, "")
 		}
 	}
+	e.closeUntrustedPeerings(cfg)
 }
 
 // watch looks at the identity's files, and at the calendar, until the endpoint ends.

@@ -34,14 +34,14 @@ func (i *invitation) id() [inviteIDSize]byte { return [inviteIDSize]byte(i[:]) }
 
 // proof returns what one side of a joining connection shows the other.
 func (i *invitation) proof(conn *quic.Conn, role string, index int) ([]byte, error) {
-	exported, err := exporterOf(conn, "EXPORTER-erldist-join")
+	bytes, err := exported(conn.ConnectionState().TLS, "EXPORTER-erldist-join")
 	if err != nil {
 		return nil, err
 	}
 	mac := hmac.New(sha256.New, i[inviteIDSize:])
 	mac.Write([]byte(role))
 	mac.Write([]byte{byte(index)})
-	mac.Write(exported)
+	mac.Write(bytes)
 	return mac.Sum(nil), nil
 }
 

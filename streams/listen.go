@@ -65,7 +65,7 @@ func (e *Endpoint) Listen(node string, addr string, portMin, portMax uint16) (ne
 	l := &listener{node: node, socket: s}
 	l.open, l.shut = context.WithCancelCause(e.life)
 	cfg := &quic.Config{
-		GetConfigForClient: func(*quic.ClientInfo) (*quic.Config, error) { return e.current.Load().acceptorQUIC(), nil },
+		GetConfigForClient: func(*quic.ClientInfo) (*quic.Config, error) { return e.acceptorQUIC(), nil },
 	}
 	if l.quic, err = s.transport.Listen(e.acceptorTLS(l.open), cfg); err != nil {
 		l.shut(nil)
@@ -197,7 +197,7 @@ func (e *Endpoint) acceptorTLS(open context.Context) *tls.Config {
 			if !a.place.turn(ctx) {
 				return nil, errBusy
 			}
-			return a.settings.server, nil
+			return e.acceptorConf(a.settings, info.SupportedProtos), nil
 		},
 	}
 }
@@ -282,6 +282,9 @@ func (e *Endpoint) greet(l *listener, conn *quic.Conn) {
 	defer a.place.leave(false)
 	if a.place.excess {
 		e.turnAway(a, conn, CloseBusy, errBusy)
+		return
+	}
+	if e.serveOther(conn, a) {
 		return
 	}
 	c, code, err := e.receive(l, conn, a)
@@ -384,7 +387,7 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, 
 	if peer.Node == l.node {
 		return nil, CloseProtocol, fmt.Errorf("the dialler calls itself %s, as this node: the address it dialled leads back to it, or two nodes have one name", l.node)
 	}
-	proof, err := a.settings.admitDialler(ctx, conn, peer)
+	proof, err := a.settings.admitDialler(ctx, sessionOf(conn), peer)
 	if err != nil {
 		cause := context.Cause(ctx)
 		switch {

@@ -15,7 +15,7 @@ import (
 func TestDialReachesAServer(t *testing.T) {
 	d, port := hold(t, Settings{Node: "world@localhost"})
 	for _, connect := range []bool{false, true} {
-		got, err := Dial{Node: "world@localhost", Host: "127.0.0.1", Port: port, Connect: connect}.Do(t.Context())
+		got, err := Dial{Node: "world@localhost", Ways: clearWay(port), Connect: connect}.Do(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -60,7 +60,7 @@ const switched = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupg
 // TestAFirstWebdistIsAskedByTheName: a server that looks for the whole path segment as a name is asked again.
 func TestAFirstWebdistIsAskedByTheName(t *testing.T) {
 	port, requests := scripted(t, "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", switched)
-	got, err := Dial{Node: "world@h", Host: "127.0.0.1", Port: port}.Do(t.Context())
+	got, err := Dial{Node: "world@h", Ways: clearWay(port)}.Do(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestAnswers(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			port, _ := scripted(t, c.answer)
-			got, err := Dial{Node: "world@h", Host: "127.0.0.1", Port: port}.Do(t.Context())
+			got, err := Dial{Node: "world@h", Ways: clearWay(port)}.Do(t.Context())
 			switch {
 			case err == nil && c.want == "":
 				_ = got.Conn.Close()
@@ -108,7 +108,7 @@ func TestDialEndsInTime(t *testing.T) {
 	port, requests := scripted(t, "")
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-requests; cancel() }()
-	if _, err := (Dial{Node: "world@h", Host: "127.0.0.1", Port: port}).Do(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := (Dial{Node: "world@h", Ways: clearWay(port)}).Do(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 }

@@ -25,7 +25,7 @@ func FuzzRequestNode(f *testing.F) {
 		if strings.ContainsAny(n.String(), "\r\n\x00 /") || strings.Count(n.String(), "@") != 1 || !utf8.ValidString(n.String()) {
 			t.Errorf("%q", n)
 		}
-		request := requestHead("GET", n.String(), n.host, 4380)
+		request := requestFor("GET", n.String(), n.host, 4380)
 		line, _, _ := strings.Cut(request, "\r\n")
 		again, err := requestNode(strings.Fields(line)[1], "")
 		if err != nil || again.String() != n.String() {
@@ -40,7 +40,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add("HTTP/1.1 404 Not Found\r\n\r\n")
 	f.Add("HTTP/1.1 100 Continue\r\n\r\n" + switched)
 	f.Fuzz(func(t *testing.T, answer string) {
-		ahead, err := readAnswer(strings.NewReader(answer))
+		ahead, _, err := readAnswer(strings.NewReader(answer))
 		if err == nil && !strings.HasSuffix(answer, string(ahead)) {
 			t.Errorf("%q from %q", ahead, answer)
 		}

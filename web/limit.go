@@ -24,6 +24,16 @@ func newLimiter(most int) *limiter {
 	return &limiter{most: most, places: make(map[net.Conn]*list.Element), order: list.New()}
 }
 
+// settle has a connection count no more, whatever its state.
+func (l *limiter) settle(conn net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if place := l.places[conn]; place != nil {
+		l.order.Remove(place)
+		delete(l.places, conn)
+	}
+}
+
 func (l *limiter) state(conn net.Conn, state http.ConnState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

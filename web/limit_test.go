@@ -33,7 +33,7 @@ func TestIdleConnectionsKeepNobodyOut(t *testing.T) {
 		}
 	}
 	start := time.Now()
-	_, r := say(t, port, requestHead("GET", "world@localhost", "localhost", port))
+	_, r := say(t, port, requestFor("GET", "world@localhost", "localhost", port))
 	if answer := head(t, r); !strings.HasPrefix(answer, "HTTP/1.1 101 ") {
 		t.Fatalf("%q", answer)
 	}
@@ -84,7 +84,7 @@ func TestASlowHeaderEndsTheConnection(t *testing.T) {
 	defer tick.Stop()
 	ended := make(chan struct{})
 	go func() { defer close(ended); _, _ = io.Copy(io.Discard, conn) }()
-	for text := requestHead("GET", "world@localhost", "localhost", port); ; text = text[1:] {
+	for text := requestFor("GET", "world@localhost", "localhost", port); ; text = text[1:] {
 		select {
 		case <-tick.C:
 			_, _ = io.WriteString(conn, text[:1])

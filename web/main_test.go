@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -200,3 +201,15 @@ func fakeEPMD(t testing.TB, ports map[string]uint16) (port uint16, asked func() 
 }
 
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+
+// requestFor is the head of a request for a link in clear, as the client makes it.
+func requestFor(method, name, host string, port uint16) string {
+	authority := Way{Carrier: HTTP, Port: port}.authority("x@" + host)
+	if method == "CONNECT" {
+		authority = strings.TrimSuffix(authority, ":"+strconv.Itoa(int(port)))
+	}
+	return requestHead(method, pathPrefix+url.PathEscape(name), authority, nil)
+}
+
+// clearWay is the web port of this host, in clear.
+func clearWay(port uint16) []Way { return []Way{{Carrier: HTTP, Host: "127.0.0.1", Port: port}} }

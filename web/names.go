@@ -37,13 +37,16 @@ func localEntry(settings Settings, seat *Seat) *entry {
 }
 
 // take gives an upgraded connection to the node's process.
-func (e *entry) take(ctx context.Context, conn net.Conn, u upgrade, opened func()) error {
-	if e.seat != nil {
-		return e.seat.deliver(ctx, conn, u)
+func (e *entry) take(ctx context.Context, seat *Seat, conn net.Conn, u upgrade, opened func()) error {
+	switch {
+	case e.seat != nil:
+		return e.seat.deliver(ctx, conn, u, opened)
+	case u.secure != nil || u.form == formStream:
+		return seat.relay(ctx, e, conn, u, opened)
 	}
 	defer opened()
 	if err := pass(e.peer, conn, u); err != nil {
-		refuse(conn, statusFailed)
+		u.refuse(conn, statusFailed)
 		return err
 	}
 	return conn.Close() // the other process has a descriptor of its own

@@ -2,11 +2,13 @@ package web
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -47,10 +49,12 @@ type (
 
 	// passed comes with the descriptor of a connection whose client waits for the answer to its upgrade.
 	passed struct {
-		Node  string         `json:"node"`
-		From  netip.AddrPort `json:"from"`
-		Token string         `json:"token"`
-		Ahead []byte         `json:"ahead,omitempty"`
+		Form   form           `json:"form,omitempty"`
+		Node   string         `json:"node"`
+		From   netip.AddrPort `json:"from"`
+		Token  string         `json:"token,omitempty"`
+		Header http.Header    `json:"header,omitempty"`
+		Ahead  []byte         `json:"ahead,omitempty"`
 	}
 )
 
@@ -178,6 +182,15 @@ func (s *Seat) register(ctx, outer context.Context, settings Settings, report fu
 		return errors.New(answer.Error)
 	}
 	report(Status{State: Registered, Address: answer.Address})
+	secure := newLine(net.TCPAddrFromAddrPort(answer.Address))
+	if s.config.Guard != nil {
+		own := newServer(s, outer, settings)
+		own.names.add(localEntry(settings, s))
+		var serving sync.WaitGroup
+		serving.Go(func() { own.serveLine(ctx, secure) })
+		defer serving.Wait()
+	}
+	defer secure.close()
 	for {
 		var p passed
 		file, err := receive(conn, &p, 0)
@@ -185,6 +198,10 @@ func (s *Seat) register(ctx, outer context.Context, settings Settings, report fu
 			return nil // its end, or ours
 		}
 		if file == nil {
+			continue
+		}
+		if p.Form == formTLS && s.config.Guard != nil {
+			s.secure(secure, file, p)
 			continue
 		}
 		go s.move(func() { s.accept(outer, file, p) }) // ends with the connection, or when the VM has it
@@ -214,12 +231,25 @@ func (s *Seat) enrol(settings Settings) (*net.UnixConn, error) {
 	return conn, nil
 }
 
+// secure has TLS and HTTP begin on a connection that the holder of the port has passed on.
+func (s *Seat) secure(to *line, file *os.File, p passed) {
+	conn, err := net.FileConn(file)
+	_ = file.Close()
+	duplex, ok := conn.(HalfCloser)
+	if err != nil || !ok {
+		return
+	}
+	// Whoever comes by this way has said that it is a node.
+	to.put(tls.Server(&prefixed{duplex, p.Ahead}, s.config.Guard.ServerTLS(true, webProtos())))
+}
+
 // accept takes a connection that the holder of the port has passed on.
 func (s *Seat) accept(ctx context.Context, file *os.File, p passed) {
 	conn, err := net.FileConn(file)
 	_ = file.Close()
 	if err == nil {
-		err = s.deliver(ctx, conn, upgrade{from: p.From, token: p.Token, ahead: p.Ahead})
+		u := upgrade{form: p.Form, from: p.From, token: p.Token, header: p.Header, ahead: p.Ahead}
+		err = s.deliver(ctx, conn, u, func() {})
 	}
 	s.config.Log.Info("web request passed on", "from", p.From, "node", p.Node, "err", err)
 }
@@ -230,7 +260,36 @@ func pass(peer *net.UnixConn, conn net.Conn, u upgrade) error {
 	if !ok {
 		return errors.New("not a connection that can be passed on")
 	}
-	return send(peer, passed{Node: u.node.String(), From: u.from, Token: u.token, Ahead: u.ahead}, raw)
+	return send(peer, passed{
+		Form: u.form, Node: u.node.String(), From: u.from, Token: u.token, Header: u.header, Ahead: u.ahead,
+	}, raw)
+}
+
+// localPair is a pair of connected sockets.
+func localPair() (a, b *net.UnixConn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	var ends [2]*net.UnixConn
+	for i, fd := range fds {
+		file := os.NewFile(uintptr(fd), "pair")
+		conn, connErr := net.FileConn(file)
+		_ = file.Close()
+		if connErr != nil {
+			err = connErr
+			continue
+		}
+		ends[i] = conn.(*net.UnixConn)
+	}
+	if err != nil {
+		for _, end := range ends {
+			if end != nil {
+				_ = end.Close()
+			}
+		}
+	}
+	return ends[0], ends[1], err
 }
 
 // send writes one message, and with it a descriptor of file unless that is nil.

@@ -36,6 +36,12 @@ type Settings struct {
 	EPMDPort uint16
 	NamesTo  []netip.Prefix // who may list names
 	Upstream *url.URL       // the web server that has all other paths; nil: they are not there
+	TLS      Security       // empty: Clear
+	H3       bool           // HTTP/3 is served beside it
+	H3Port   uint16         // that over TCP is told of (Alt-Svc, RFC 7838); 0: none
+
+	// InsecureProxy lets peers pass over TLS that cannot prove who they are, since a proxy ends their TLS.
+	InsecureProxy bool
 }
 
 // State is how a seat stands.
@@ -76,6 +82,7 @@ type Taken interface {
 type Config struct {
 	Log        *slog.Logger
 	RuntimeDir string // where the registry's folder is made
+	Guard      Guard  // nil: there is no TLS
 
 	// Changed is called when the status is no longer what Apply returned, or what Changed was called with before.
 	Changed func(Status)
@@ -98,9 +105,11 @@ type Seat struct {
 	wishes chan wish
 	moving sync.WaitGroup // connections that are being copied, or on their way to the VM
 
-	mu     sync.Mutex
-	status Status
-	links  int // as many as moving waits for
+	mu      sync.Mutex
+	status  Status
+	links   int     // as many as moving waits for
+	serving *server // what answers requests that do not come by the port; nil: nothing
+
 }
 
 type wish struct {
@@ -200,6 +209,7 @@ func (s *Seat) session(ctx, outer context.Context, w wish) {
 		return
 	}
 	since := time.Now() // it has tried in vain
+	s.serveBeside(outer, settings)
 	for ctx.Err() == nil {
 		status := s.sit(ctx, outer, settings, report)
 		if ctx.Err() != nil {
@@ -220,6 +230,19 @@ func (s *Seat) session(ctx, outer context.Context, w wish) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// serveBeside has HTTP/3 served for the node.
+func (s *Seat) serveBeside(outer context.Context, settings Settings) {
+	var serving *server
+	if settings.H3 && settings.Node != "" && s.config.Guard != nil {
+		serving = newServer(s, outer, settings)
+		serving.names.add(localEntry(settings, s))
+		serving.settings.Compat = false // others are asked for at the port
+	}
+	s.mu.Lock()
+	s.serving = serving
+	s.mu.Unlock()
 }
 
 // sit holds the port or is registered until that ends, and then returns nil; or it returns why it could not.
@@ -261,19 +284,104 @@ func listenTCP(ctx context.Context, address string, port uint16) (*net.TCPListen
 	return l.(*net.TCPListener), nil
 }
 
-// deliver asks the VM to take a connection, confirms the upgrade and hands it over. It takes ownership of conn.
-func (s *Seat) deliver(ctx context.Context, conn net.Conn, u upgrade) error {
+// deliver asks the VM to take a connection, confirms the upgrade and hands it over. It takes ownership of conn. Opened is
+// called when the link is open.
+func (s *Seat) deliver(ctx context.Context, conn net.Conn, u upgrade, opened func()) error {
+	if u.secure != nil {
+		return s.deliverProven(ctx, conn, u, opened)
+	}
 	_, tcp := conn.(*net.TCPConn)
 	_, local := conn.(*net.UnixConn)
-	taken, err := s.config.Take(ctx, Arrival{From: u.from, Passable: tcp || local})
+	passable := (tcp || local) && (u.form == formUpgrade || u.form == formAnswered)
+	taken, err := s.config.Take(ctx, Arrival{From: u.from, Passable: passable})
 	if err != nil {
-		refuse(conn, statusFailed)
+		u.refuse(conn, statusFailed)
 		return err
 	}
-	if err := confirm(conn, u.token, highVersion); err != nil {
+	link, err := u.confirm(conn, highVersion)
+	if err != nil {
 		taken.Drop()
-		_ = conn.Close()
 		return err
 	}
-	return taken.Hand(ctx, conn, u.ahead)
+	opened()
+	return taken.Hand(ctx, link, u.ahead)
+}
+
+// deliverProven is deliver for a peer that has to say who it is first: the VM does not hear of any other.
+func (s *Seat) deliverProven(ctx context.Context, conn net.Conn, u upgrade, opened func()) error {
+	link, release, err := s.open(ctx, conn, u, highVersion)
+	if err != nil {
+		return err
+	}
+	defer release()
+	taken, err := s.config.Take(ctx, Arrival{From: u.from})
+	if err != nil {
+		_ = link.Close()
+		return err
+	}
+	opened()
+	return taken.Hand(ctx, link, nil)
+}
+
+// open confirms an upgrade, and authenticates the peer if it is over TLS. What the peer says is then read from the link from
+// the beginning. It takes ownership of conn; the caller owns the link, and calls release at its end.
+func (s *Seat) open(ctx context.Context, conn net.Conn, u upgrade, version uint16) (link HalfCloser, release func(), err error) {
+	if link, err = u.confirm(conn, version); err != nil {
+		return nil, nil, err
+	}
+	if len(u.ahead) > 0 {
+		link = &prefixed{link, u.ahead}
+	}
+	release = func() {}
+	if u.secure == nil || !u.hello {
+		return link, release, nil
+	}
+	stop := context.AfterFunc(ctx, func() { _ = link.Close() })
+	defer stop()
+	peer, first, err := s.prove(ctx, link, u)
+	if err != nil {
+		_ = link.Close()
+		return nil, nil, err
+	}
+	release = peer.Hold(func() { _ = link.Close() })
+	return &prefixed{link, first}, release, nil
+}
+
+// prove has the peer say who it is, and begin the distribution handshake with that name.
+func (s *Seat) prove(ctx context.Context, link HalfCloser, u upgrade) (*Peer, []byte, error) {
+	peer, err := s.config.Guard.Greet(ctx, link, *u.secure, u.node.String(), u.from, u.unproven)
+	if err != nil {
+		return nil, nil, err
+	}
+	_ = link.SetReadDeadline(time.Now().Add(headerTimeout))
+	first, err := holdTo(peer.Node, link)
+	if err != nil {
+		s.config.Log.Warn("inbound connection turned away", "peer", u.from, "err", err)
+		return nil, nil, err
+	}
+	return peer, first, link.SetReadDeadline(time.Time{})
+}
+
+// relay copies a link whose TLS ends here to the process of another node, which gets it as one that has been answered.
+func (s *Seat) relay(ctx context.Context, e *entry, conn net.Conn, u upgrade, opened func()) error {
+	link, release, err := s.open(ctx, conn, u, highVersion)
+	if err != nil {
+		return err
+	}
+	defer release()
+	ours, theirs, err := localPair()
+	if err != nil {
+		_ = link.Close()
+		return err
+	}
+	err = pass(e.peer, theirs, upgrade{form: formAnswered, node: u.node, from: u.from})
+	_ = theirs.Close()
+	if err != nil {
+		_ = link.Close()
+		_ = ours.Close()
+		return err
+	}
+	opened()
+	Splice(ctx, link, ours)
+	return nil
 }

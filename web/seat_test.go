@@ -19,7 +19,7 @@ func TestOthersShareThePort(t *testing.T) {
 	if s := second.apply(Settings{Node: "second@localhost", NamePort: 7, Serve: true, Address: "127.0.0.1", Port: port}); s.State != Registered || s.Address.Port() != port {
 		t.Fatalf("%+v", s)
 	}
-	conn, r := say(t, port, requestHead("GET", "second@localhost", "localhost", port)+"early")
+	conn, r := say(t, port, requestFor("GET", "second@localhost", "localhost", port)+"early")
 	if answer := head(t, r); !strings.HasPrefix(answer, "HTTP/1.1 101 ") {
 		t.Fatalf("%q", answer)
 	}
@@ -34,7 +34,7 @@ func TestOthersShareThePort(t *testing.T) {
 	_, _ = io.WriteString(conn, "still there")
 	_ = a.conn.SetDeadline(time.Now().Add(patience()))
 	expectBytes(t, a.conn, "still there")
-	_, r = say(t, port, requestHead("GET", "second@localhost", "localhost", port))
+	_, r = say(t, port, requestFor("GET", "second@localhost", "localhost", port))
 	if answer := head(t, r); !strings.HasPrefix(answer, "HTTP/1.1 101 ") {
 		t.Fatalf("%q", answer)
 	}

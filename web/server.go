@@ -1,7 +1,9 @@
 package web
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +15,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,16 +45,43 @@ const (
 	// maxUpstreamIdle is how many connections to the web server behind this one are kept for the next request.
 	maxUpstreamIdle = 32
 
+	// altSvcAge is for how many seconds a browser may remember that there is HTTP/3.
+	altSvcAge = 3600
+
 	statusFailed = http.StatusInternalServerError
+)
+
+// A form is how a client asks for a link, and how it is answered.
+type form string
+
+// The forms. All but the first four end with their request in this process.
+const (
+	formUpgrade   form = ""          // HTTP/1.1, an upgrade to erlang-distribution
+	formWebSocket form = "websocket" // HTTP/1.1, an upgrade to websocket
+	formTLS       form = "tls"       // not asked yet: a TLS connection from its first byte on
+	formAnswered  form = "answered"  // answered already, by the process that has passed it on
+	formStream    form = "stream"    // HTTP/2 and HTTP/3, an extended CONNECT
 )
 
 // An upgrade is a request that has been granted.
 type upgrade struct {
-	node  node
-	from  netip.AddrPort
-	token string // as the client wrote it
-	ahead []byte // what came behind the request
+	form   form
+	node   node
+	from   netip.AddrPort
+	token  string      // of formUpgrade, as the client wrote it
+	header http.Header // of formWebSocket: what its answer is made of
+	ahead  []byte      // what came behind the request
+
+	secure   *tls.ConnectionState // nil: in clear, and then nobody is authenticated here
+	hello    bool                 // the client says a hello behind the answer
+	unproven bool                 // who cannot prove who he is passes
+
+	stream streamAnswer     // of formStream; and the answer that it cannot be had
+	fail   func(status int) // by the handler, which has not ended
 }
+
+// A streamAnswer answers an extended CONNECT, and returns the stream.
+type streamAnswer func(head http.Header) (HalfCloser, error)
 
 // A server holds the port.
 type server struct {
@@ -84,27 +114,64 @@ func (s *server) hold(ctx context.Context, l *net.TCPListener, report func(Statu
 	if s.settings.Node != "" {
 		s.names.add(localEntry(s.settings, s.seat))
 	}
-	h := &http.Server{
-		Handler:           s,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    headerSize,
-		ConnState:         newLimiter(maxStrangers).state,
-		ErrorLog:          quiet(s.seat.config.Log),
-	}
+	limit := newLimiter(maxStrangers)
+	h := s.http(limit)
 	var all sync.WaitGroup
 	if registry != nil {
 		all.Go(func() { registry.run(ctx, s.names, s.seat.config.Log) })
 	}
-	all.Go(func() { _ = h.Serve(l) })
+	if s.speaksTLS() {
+		f := &front{line: newLine(l.Addr()), server: s, limit: limit}
+		all.Go(func() { f.run(ctx, l) })
+		all.Go(func() { _ = h.Serve(f) })
+	} else {
+		all.Go(func() { _ = h.Serve(l) })
+	}
 	report(Status{State: Holding, Address: at})
 	<-ctx.Done()
 	_ = h.Close() // not the connections that were upgraded
 	all.Wait()
 }
 
+func (s *server) speaksTLS() bool {
+	return s.seat.config.Guard != nil && (s.settings.TLS == Beside || s.settings.TLS == Only)
+}
+
+// http is the HTTP server, of connections that limit counts.
+func (s *server) http(limit *limiter) *http.Server {
+	var both http.Protocols
+	both.SetHTTP1(true)
+	both.SetHTTP2(true)
+	return &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    headerSize,
+		ConnState:         limit.state,
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, settleKey{}, func() { limit.settle(conn) })
+		},
+		Protocols: &both,
+		ErrorLog:  quiet(s.seat.config.Log),
+	}
+}
+
+// settleKey has the function by which a connection is no stranger's any more.
+type settleKey struct{}
+
+// serveLine serves TLS connections that come by a line, until ctx ends.
+func (s *server) serveLine(ctx context.Context, l *line) {
+	h := s.http(newLimiter(maxStrangers))
+	stop := context.AfterFunc(ctx, func() { _ = h.Close() })
+	defer stop()
+	_ = h.Serve(l)
+}
+
 // ServeHTTP answers every request at the port.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.settings.H3Port != 0 && r.TLS != nil && r.ProtoMajor < 3 {
+		w.Header().Set("Alt-Svc", fmt.Sprintf(`h3=":%d"; ma=%d`, s.settings.H3Port, altSvcAge))
+	}
 	path := r.URL.EscapedPath()
 	switch {
 	case path == "/erl" && r.Method == http.MethodGet:
@@ -147,12 +214,14 @@ func (s *server) access(r *http.Request, status int, err error) {
 
 // answer answers a request that is not upgraded, and ends its connection: who asks for what is not there has no more to ask.
 func (s *server) answer(w http.ResponseWriter, r *http.Request, status int, text string) {
-	refuseRequest(w, status, text)
+	refuseRequest(w, r, status, text)
 	s.access(r, status, nil)
 }
 
-func refuseRequest(w http.ResponseWriter, status int, text string) {
-	w.Header().Set("Connection", "close")
+func refuseRequest(w http.ResponseWriter, r *http.Request, status int, text string) {
+	if r.ProtoMajor < 3 { // where it is not a field (RFC 9114, section 4.2)
+		w.Header().Set("Connection", "close")
+	}
 	// A body that was announced is not waited for.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now())
 	if text == "" {
@@ -185,73 +254,113 @@ func (s *server) mayList(r *http.Request) bool {
 
 func remote(r *http.Request) netip.AddrPort {
 	from, _ := netip.ParseAddrPort(r.RemoteAddr)
-	return netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+	return unmapped(from)
+}
+
+func unmapped(at netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
 // upgrade grants or refuses a request for a node. The status it returns is what the client was told.
 func (s *server) upgrade(w http.ResponseWriter, r *http.Request, path string) (int, error) {
-	token, status, text := checkUpgrade(r)
+	u, status, text := checkUpgrade(r)
+	if status == 0 {
+		status, text = s.checkProof(&u, r)
+	}
 	if status != 0 {
-		if status == http.StatusUpgradeRequired {
+		if status == http.StatusUpgradeRequired && r.ProtoMajor == 1 {
 			w.Header().Set("Upgrade", Token)
 		}
-		refuseRequest(w, status, text)
+		refuseRequest(w, r, status, text)
 		return status, errors.New(text)
 	}
 	n, err := requestNode(path, r.Host)
 	if err != nil {
-		refuseRequest(w, http.StatusBadRequest, "the path is not /erl/NAME or /erl/NAME@HOST")
+		refuseRequest(w, r, http.StatusBadRequest, "the path is not /erl/NAME or /erl/NAME@HOST")
 		return http.StatusBadRequest, err
 	}
 	select {
 	case s.opening <- struct{}{}:
 	default:
-		refuseRequest(w, http.StatusServiceUnavailable, "too many connections are being opened")
+		refuseRequest(w, r, http.StatusServiceUnavailable, "too many connections are being opened")
 		return http.StatusServiceUnavailable, errors.New("too many upgrades at a time")
 	}
-	opened := sync.OnceFunc(func() { <-s.opening })
-	defer opened()
+	vacate := sync.OnceFunc(func() { <-s.opening })
+	defer vacate()
 	route, err := s.route(r.Context(), n)
 	if err != nil {
 		status := statusOf(err)
-		refuseRequest(w, status, "")
+		refuseRequest(w, r, status, "")
 		return status, err
 	}
-	conn, buffered, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		route.drop()
-		refuseRequest(w, statusFailed, "")
-		return statusFailed, err
+	u.node, u.from = n, remote(r)
+	var conn net.Conn
+	if u.form == formStream {
+		u.stream, u.fail = extended(w, r), func(status int) { refuseRequest(w, r, status, "") }
+	} else {
+		var buffered *bufio.ReadWriter
+		if conn, buffered, err = http.NewResponseController(w).Hijack(); err != nil {
+			route.drop()
+			refuseRequest(w, r, statusFailed, "")
+			return statusFailed, err
+		}
+		conn = bare(conn)
+		_ = conn.SetDeadline(time.Time{})
+		if waiting, _ := buffered.Reader.Peek(buffered.Reader.Buffered()); len(waiting) > 0 {
+			u.ahead = slices.Clone(waiting)
+		}
 	}
-	_ = conn.SetDeadline(time.Time{})
-	u := upgrade{node: n, from: remote(r), token: token}
-	if waiting, _ := buffered.Reader.Peek(buffered.Reader.Buffered()); len(waiting) > 0 {
-		u.ahead = slices.Clone(waiting)
+	opened := func() {
+		vacate()
+		if settle, ok := r.Context().Value(settleKey{}).(func()); ok && u.form == formStream {
+			settle()
+		}
 	}
-	s.seat.move(func() { err = route.take(s.links, conn, u, opened) })
+	s.seat.move(func() { err = route.take(s.links, s.seat, conn, u, opened) })
 	if err != nil {
 		return statusFailed, err
 	}
 	return http.StatusSwitchingProtocols, nil
 }
 
-// checkUpgrade returns the token of a request that asks for an upgrade as it should, or the status and text of the refusal.
-func checkUpgrade(r *http.Request) (token string, status int, text string) {
+// checkProof says what the client has to show behind the answer. Over TLS it has to say a hello, unless the operator has said
+// that somebody stands in between.
+func (s *server) checkProof(u *upgrade, r *http.Request) (status int, text string) {
+	u.secure, u.unproven = r.TLS, s.settings.InsecureProxy
+	u.hello = r.TLS != nil && r.Header.Get(helloHeader) == helloVersion
+	if r.TLS != nil && !u.hello && !u.unproven {
+		return http.StatusForbidden, "over https a node proves who it is"
+	}
+	return 0, ""
+}
+
+// checkUpgrade returns the form of a request that asks for a link as it should, or the status and text of the refusal.
+func checkUpgrade(r *http.Request) (u upgrade, status int, text string) {
+	refused := func(status int, text string) (upgrade, int, string) { return upgrade{}, status, text }
 	switch {
+	case r.ProtoMajor > 1 && r.Method == http.MethodConnect:
+		if protocol := extendedProtocol(r); protocol != Token && protocol != ShortToken {
+			return refused(http.StatusNotImplemented, "connect to "+Token)
+		}
+		return upgrade{form: formStream}, 0, ""
+	case r.ProtoMajor > 1:
+		return refused(http.StatusUpgradeRequired, "connect to "+Token+", or by HTTP/1.1")
 	case r.Method != http.MethodGet && r.Method != http.MethodConnect:
-		return "", http.StatusMethodNotAllowed, "GET it"
+		return refused(http.StatusMethodNotAllowed, "GET it")
 	case !r.ProtoAtLeast(1, 1):
-		return "", http.StatusBadRequest, "HTTP/1.0 has no upgrade"
+		return refused(http.StatusBadRequest, "HTTP/1.0 has no upgrade")
 	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
-		return "", http.StatusBadRequest, "an upgrade has no body"
+		return refused(http.StatusBadRequest, "an upgrade has no body")
 	case !hasToken(r.Header, "Connection", "upgrade"):
-		return "", http.StatusUpgradeRequired, "upgrade the connection to " + Token
+		return refused(http.StatusUpgradeRequired, "upgrade the connection to "+Token)
 	case hasToken(r.Header, "Upgrade", Token):
-		return Token, 0, ""
+		return upgrade{token: Token}, 0, ""
 	case hasToken(r.Header, "Upgrade", ShortToken):
-		return ShortToken, 0, ""
+		return upgrade{token: ShortToken}, 0, ""
+	case hasToken(r.Header, "Upgrade", "websocket"):
+		return checkWebSocket(r)
 	default:
-		return "", http.StatusUpgradeRequired, "upgrade the connection to " + Token
+		return refused(http.StatusUpgradeRequired, "upgrade the connection to "+Token)
 	}
 }
 
@@ -316,28 +425,69 @@ func (t *route) drop() {
 
 // take moves an upgraded connection, of which it takes ownership, until its end. Opened is called when the client has been
 // answered.
-func (t *route) take(ctx context.Context, conn net.Conn, u upgrade, opened func()) error {
+func (t *route) take(ctx context.Context, seat *Seat, conn net.Conn, u upgrade, opened func()) error {
 	if t.entry != nil {
-		return t.entry.take(ctx, conn, u, opened)
+		return t.entry.take(ctx, seat, conn, u, opened)
 	}
 	defer t.drop()
-	if err := confirm(conn, u.token, t.version); err != nil {
-		_ = conn.Close()
+	link, release, err := seat.open(ctx, conn, u, t.version)
+	if err != nil {
 		return err
 	}
+	defer release()
 	opened()
-	if _, err := t.target.Write(u.ahead); err != nil {
-		_ = conn.Close()
-		return err
-	}
-	Splice(ctx, conn.(HalfCloser), t.target)
+	Splice(ctx, link, t.target)
 	return nil
 }
 
-// confirm answers that the protocol is switched (RFC 9110, section 15.2.2).
-func confirm(conn net.Conn, token string, version uint16) error {
-	return write(conn, fmt.Sprintf("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\nVersion: %d\r\n\r\n",
-		token, version))
+// confirm answers that the protocol is switched, and returns the link. It takes ownership of conn.
+func (u *upgrade) confirm(conn net.Conn, version uint16) (HalfCloser, error) {
+	head := http.Header{"Version": {strconv.Itoa(int(version))}}
+	if u.hello {
+		head.Set(helloHeader, helloVersion)
+	}
+	var link HalfCloser
+	var err error
+	switch u.form {
+	case formStream:
+		link, err = u.stream(head)
+	case formWebSocket:
+		link, err = acceptWebSocket(conn, u, head)
+		u.ahead = nil
+	case formAnswered:
+		link, _ = conn.(HalfCloser)
+	default: // RFC 9110, section 15.2.2
+		head.Set("Connection", "Upgrade")
+		head.Set("Upgrade", u.token)
+		link, _ = conn.(HalfCloser)
+		err = write(conn, "HTTP/1.1 101 Switching Protocols\r\n"+fields(head)+"\r\n")
+	}
+	if err == nil && link == nil {
+		err = fmt.Errorf("%T cannot carry a link", conn)
+	}
+	if err != nil && conn != nil {
+		_ = conn.Close()
+	}
+	return link, err
+}
+
+// fields are a header's lines.
+func fields(h http.Header) string {
+	var b strings.Builder
+	_ = h.Write(&b)
+	return b.String()
+}
+
+// refuse answers instead that the link cannot be had, and closes the connection.
+func (u *upgrade) refuse(conn net.Conn, status int) {
+	switch u.form {
+	case formStream:
+		u.fail(status)
+	case formAnswered:
+		_ = conn.Close()
+	default:
+		refuse(conn, status)
+	}
 }
 
 // refuse answers on a connection that is no longer net/http's, and closes it.

@@ -19,7 +19,7 @@ func TestUpgradeForms(t *testing.T) {
 	for _, c := range []struct{ name, request, token string }{
 		{"connect, by the name", "CONNECT /erl/world HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: erlang-distribution\r\n\r\n", Token},
 		{"get, by the name", "GET /erl/world HTTP/1.1\r\nHost: localhost:4380\r\nConnection: Upgrade\r\nUpgrade: erlang-distribution\r\n\r\n", Token},
-		{"get, the whole name", requestHead("GET", "world@localhost", "localhost", 4380), Token},
+		{"get, the whole name", requestFor("GET", "world@localhost", "localhost", 4380), Token},
 		{"a proxy's Host", "GET /erl/world@localhost HTTP/1.1\r\nHost: backend.example:80\r\nConnection: upgrade\r\nUpgrade: erlang-distribution\r\n\r\n", Token},
 		{"the alias", "GET /erl/world@localhost HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: ERLDIST\r\n\r\n", ShortToken},
 		{"several tokens", "GET /erl/world@localhost HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c, erlang-distribution\r\n\r\n", Token},
@@ -107,7 +107,7 @@ func TestRefusals(t *testing.T) {
 func TestAVMThatTakesNothingGivesAServerError(t *testing.T) {
 	d, port := hold(t, Settings{Node: "world@localhost"})
 	d.refuse = true
-	_, r := say(t, port, requestHead("GET", "world@localhost", "localhost", port))
+	_, r := say(t, port, requestFor("GET", "world@localhost", "localhost", port))
 	if answer := head(t, r); !strings.HasPrefix(answer, "HTTP/1.1 500 ") {
 		t.Errorf("%q", answer)
 	}
@@ -151,7 +151,7 @@ func echo(t testing.TB) uint16 {
 func TestTheProxyCopies(t *testing.T) {
 	epmd, _ := fakeEPMD(t, map[string]uint16{"plain": echo(t)})
 	_, port := hold(t, Settings{Compat: true, EPMDPort: epmd})
-	conn, r := say(t, port, requestHead("GET", "plain@localhost", "localhost", port)+"early ")
+	conn, r := say(t, port, requestFor("GET", "plain@localhost", "localhost", port)+"early ")
 	if answer := head(t, r); !strings.HasPrefix(answer, "HTTP/1.1 101 ") {
 		t.Fatalf("%q", answer)
 	}
@@ -170,7 +170,7 @@ func TestTheProxyIsNotOpen(t *testing.T) {
 	status := func(port uint16, node string) string {
 		t.Helper()
 		name, host, _ := strings.Cut(node, "@")
-		_, r := say(t, port, requestHead("CONNECT", name, host, port))
+		_, r := say(t, port, requestFor("CONNECT", name, host, port))
 		return strings.Fields(head(t, r))[1]
 	}
 	_, open := hold(t, Settings{Compat: true, EPMDPort: epmd})
@@ -213,7 +213,7 @@ func TestANodeThatDiesInTheMiddle(t *testing.T) {
 	defer func() { _ = l.Close() }()
 	epmd, _ := fakeEPMD(t, map[string]uint16{"plain": l.Addr().(*net.TCPAddr).AddrPort().Port()})
 	_, port := hold(t, Settings{Compat: true, EPMDPort: epmd})
-	_, r := say(t, port, requestHead("GET", "plain@localhost", "localhost", port))
+	_, r := say(t, port, requestFor("GET", "plain@localhost", "localhost", port))
 	if answer := head(t, r); !strings.HasPrefix(answer, "HTTP/1.1 101 ") {
 		t.Fatalf("%q", answer)
 	}
@@ -237,7 +237,7 @@ func TestBackPressure(t *testing.T) {
 	defer func() { _ = l.Close() }()
 	epmd, _ := fakeEPMD(t, map[string]uint16{"plain": l.Addr().(*net.TCPAddr).AddrPort().Port()})
 	_, port := hold(t, Settings{Compat: true, EPMDPort: epmd})
-	conn, r := say(t, port, requestHead("GET", "plain@localhost", "localhost", port))
+	conn, r := say(t, port, requestFor("GET", "plain@localhost", "localhost", port))
 	_ = head(t, r)
 	const bound = 64 << 20 // of all kernel buffers on the way together
 	chunk := make([]byte, 1<<20)

@@ -12,6 +12,10 @@ import (
 // sees the end of one, so what is left is what was on its way.
 const halfClosed = 60 * time.Second
 
+// copySize is how much is copied at a time where the kernel does not do it. Larger pieces cost fewer system calls, TLS records and
+// frames.
+const copySize = 64 << 10
+
 // A HalfCloser is a connection of which one direction can be ended.
 type HalfCloser interface {
 	net.Conn
@@ -31,7 +35,7 @@ func Splice(ctx context.Context, a, b HalfCloser) {
 	ended := func() { once.Do(func() { late = time.AfterFunc(halfClosed, closeBoth) }) }
 	var both sync.WaitGroup
 	move := func(to, from HalfCloser) {
-		if _, err := io.Copy(to, from); err != nil || to.CloseWrite() != nil {
+		if err := moveBytes(to, from); err != nil || to.CloseWrite() != nil {
 			closeBoth()
 		}
 		ended()
@@ -40,4 +44,23 @@ func Splice(ctx context.Context, a, b HalfCloser) {
 	both.Go(func() { move(b, a) })
 	both.Wait()
 	late.Stop()
+}
+
+// moveBytes copies until the end of from. Between sockets the kernel does it.
+func moveBytes(to, from HalfCloser) error {
+	if isSocket(to) && isSocket(from) {
+		_, err := io.Copy(to, from)
+		return err
+	}
+	_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, copySize))
+	return err
+}
+
+func isSocket(conn net.Conn) bool {
+	switch conn.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		return true
+	default:
+		return false
+	}
 }

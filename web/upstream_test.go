@@ -49,7 +49,7 @@ func TestOtherPathsGoToTheWebServerBehind(t *testing.T) {
 			t.Errorf("it got %q, want %q", got, c.seen)
 		}
 	}
-	_, r := say(t, port, requestHead("GET", "world@localhost", "localhost", port))
+	_, r := say(t, port, requestFor("GET", "world@localhost", "localhost", port))
 	if answer := head(t, r); !strings.HasPrefix(answer, "HTTP/1.1 101 ") {
 		t.Errorf("%q", answer)
 	}

@@ -27,7 +27,7 @@ type process struct {
 // executable returns a command that runs main.
 func executable(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), asExecutable+"=yes", "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(os.Environ(), asExecutable+"=yes", "GORACE=atexit_sleep_ms=0", "GODEBUG=http2xconnect=1")
 	return cmd
 }
 

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/quic-go/quic-go/http3"
+
 	"quic_dist/portproto"
 	"quic_dist/streams"
 	"quic_dist/web"
@@ -24,19 +26,21 @@ type webSide struct {
 	sockets *rendezvous // the bridge's, or its own where channels use stdio
 	err     error       // why there is none
 
+	memory *web.Memory // which ways worked
+
 	mu   sync.Mutex
 	take portproto.WebTake // of what is accepted
 }
 
 // startWeb has the web side begin. It needs a rendezvous in any case: upgraded connections are not for the pipe.
 func (b *bridge) startWeb() {
-	w := &webSide{b: b, sockets: b.sockets, take: portproto.WebTakeCopy}
+	w := &webSide{b: b, sockets: b.sockets, take: portproto.WebTakeCopy, memory: web.NewMemory()}
 	if w.sockets == nil {
 		if w.sockets, w.err = newRendezvous(b.runtimeDir, b.log.Logger); w.err == nil {
 			b.tasks.Go(func() { w.sockets.Run(b.base) })
 		}
 	}
-	w.seat = web.NewSeat(web.Config{Log: b.log.Logger, RuntimeDir: b.runtimeDir, Changed: w.changed, Take: w.accept})
+	w.seat = web.NewSeat(web.Config{Log: b.log.Logger, RuntimeDir: b.runtimeDir, Guard: webGuard{b.endpoint}, Changed: w.changed, Take: w.accept})
 	b.web = w
 	b.tasks.Go(func() { w.seat.Run(b.base) })
 }
@@ -67,6 +71,12 @@ func (w *webSide) serve(ctx context.Context, m *portproto.WebServe) (portproto.F
 	settings := web.Settings{
 		Node: m.Node, NamePort: m.NodePort, Serve: m.Serve, Address: m.Address, Port: m.Port,
 		Compat: m.Mode == portproto.WebModeCompat, Allow: m.Allow, EPMDPort: m.EPMDPort,
+		TLS: web.Security(m.TLS), H3: m.H3, InsecureProxy: m.InsecureProxy,
+	}
+	w.b.endpoint.Offer(nil)
+	if m.H3 {
+		settings.H3Port = w.b.endpoint.ListenPort()
+		w.b.endpoint.Offer(&streams.Other{Proto: http3.NextProtoH3, IsNode: web.H3IsNode, Serve: w.seat.H3})
 	}
 	if m.Upstream != "" {
 		upstream, err := url.Parse(m.Upstream)
@@ -134,7 +144,23 @@ func (w *webSide) accept(ctx context.Context, a web.Arrival) (web.Taken, error) 
 	if err != nil {
 		return nil, fmt.Errorf("the VM did not take it: %w", err)
 	}
-	return &webTaken{vm: vm, take: take}, nil
+	done, err := w.running()
+	if err != nil {
+		_ = vm.Close()
+		return nil, err
+	}
+	return &webTaken{vm: vm, take: take, done: done}, nil
+}
+
+// running counts a link among what is to be delivered when the VM is gone, until done is called.
+func (w *webSide) running() (done func(), err error) {
+	w.b.mu.Lock()
+	defer w.b.mu.Unlock()
+	if w.b.stopping {
+		return nil, errors.New("the sidecar stops")
+	}
+	w.b.running.Add(1)
+	return w.b.running.Done, nil
 }
 
 func (w *webSide) tell(f portproto.Frame) {
@@ -146,12 +172,17 @@ func (w *webSide) tell(f portproto.Frame) {
 type webTaken struct {
 	vm   *net.UnixConn
 	take portproto.WebTake
+	done func() // called once
 }
 
-func (t *webTaken) Drop() { _ = t.vm.Close() }
+func (t *webTaken) Drop() {
+	_ = t.vm.Close()
+	t.done()
+}
 
 // Hand hands conn over, or copies until its end.
 func (t *webTaken) Hand(ctx context.Context, conn net.Conn, ahead []byte) error {
+	defer t.done()
 	if t.take == portproto.WebTakeDescriptor {
 		defer func() { _ = t.vm.Close(); _ = conn.Close() }()
 		return web.HandOver(t.vm, conn, ahead)
@@ -172,11 +203,26 @@ func (w *webSide) dial(ctx context.Context, m *portproto.WebDial) error {
 	if w.err != nil {
 		return &streams.Error{Code: streams.CodeInternal, Op: op, Err: w.err}
 	}
-	dialled, err := web.Dial{Node: m.Node, Host: m.Host, Port: m.Port, Connect: m.Method == portproto.WebMethodConnect}.Do(ctx)
+	d := web.Dial{
+		Node: m.Node, Local: m.Local, Cookie: m.Cookie, Connect: m.Method == portproto.WebMethodConnect,
+		InsecureProxy: m.InsecureProxy, Guard: webGuard{w.b.endpoint}, Memory: w.memory,
+	}
+	for _, text := range m.URLs {
+		way, err := web.ParseWay(text)
+		if err != nil {
+			return &streams.Error{Code: streams.CodeBadAddress, Op: op, Err: err}
+		}
+		d.Ways = append(d.Ways, way)
+	}
+	dialled, err := d.Do(ctx)
+	clear(m.Cookie)
 	if err != nil {
 		return webError(ctx, op, err)
 	}
-	at := dialled.Remote()
+	at, take := dialled.Remote(), m.Take
+	if !dialled.Passable() {
+		take = portproto.WebTakeCopy
+	}
 	meet, path := w.sockets.arrange(), w.sockets.path()
 	w.b.mu.Lock()
 	defer w.b.mu.Unlock()
@@ -185,15 +231,19 @@ func (w *webSide) dial(ctx context.Context, m *portproto.WebDial) error {
 		return nil
 	}
 	w.b.running.Go(func() {
+		if dialled.Hold != nil {
+			defer dialled.Hold(func() { _ = dialled.Conn.Close() })()
+		}
 		w.tell(&portproto.WebDialled{
-			ID: m.ID, Address: at.Addr().String(), Port: at.Port(), Take: m.Take, Socket: path, Token: meet.token,
+			ID: m.ID, Address: at.Addr().String(), Port: at.Port(), Take: take, Socket: path, Token: meet.token,
+			URL: dialled.Way.String(),
 		})
 		vm, err := meet.await(w.b.base.Done(), nil)
 		if err != nil {
 			_ = dialled.Conn.Close()
 			return
 		}
-		t := &webTaken{vm: vm, take: m.Take}
+		t := &webTaken{vm: vm, take: take, done: func() {}}
 		if err := t.Hand(w.b.base, dialled.Conn, dialled.Ahead); err != nil {
 			// The VM no longer wants it, as when both nodes connect at the same moment.
 			w.b.log.Info("an upgraded connection could not be given to the VM", "node", m.Node, "err", err)
@@ -221,11 +271,14 @@ func webError(ctx context.Context, op string, err error) error {
 
 func webCode(ctx context.Context, err error) streams.Code {
 	_, refused := errors.AsType[*web.RefusedError](err)
+	_, untrusted := errors.AsType[*web.UntrustedError](err)
 	dns, lookup := errors.AsType[*net.DNSError](err)
 	netErr, network := errors.AsType[net.Error](err)
 	switch {
 	case errors.Is(context.Cause(ctx), context.Canceled):
 		return streams.CodeCancelled
+	case untrusted:
+		return streams.CodeUntrusted
 	case refused:
 		return streams.CodePeerRefused
 	case ctx.Err() != nil:

@@ -36,14 +36,18 @@ func serving(t *testing.T, take portproto.WebTake) (*process, uint16) {
 func (v *vm) webServe(take portproto.WebTake) *portproto.WebServe {
 	return &portproto.WebServe{
 		ID: v.id(), Node: "world@localhost", Take: take, Serve: true, Address: "127.0.0.1", Mode: portproto.WebModeRouter,
-		NamesTo: []string{"127.0.0.1"},
+		NamesTo: []string{"127.0.0.1"}, TLS: portproto.WebTLSOff,
 	}
+}
+
+func webURL(carrier, host string, port uint16) string {
+	return carrier + "://" + net.JoinHostPort(host, strconv.Itoa(int(port)))
 }
 
 func (v *vm) webDial(port uint16, take portproto.WebTake) *portproto.WebDial {
 	return &portproto.WebDial{
-		ID: v.id(), Node: "world@localhost", Host: "127.0.0.1", Port: port, Method: portproto.WebMethodGet, Take: take,
-		Timeout: patience(),
+		ID: v.id(), Node: "world@localhost", Local: "hello@localhost", URLs: []string{webURL("http", "127.0.0.1", port)},
+		Method: portproto.WebMethodGet, Take: take, Timeout: patience(),
 	}
 }
 
@@ -232,11 +236,13 @@ func TestWebDialErrors(t *testing.T) {
 		code   portproto.Code
 		words  string
 	}{
-		{"nobody listens", func(m *portproto.WebDial) { m.Port = nobody }, false, portproto.CodeRefused, "connection refused"},
+		{"nobody listens", func(m *portproto.WebDial) { m.URLs = []string{webURL("http", "127.0.0.1", nobody)} }, false, portproto.CodeRefused, "connection refused"},
 		{"no such node", func(m *portproto.WebDial) { m.Node = "nobody@localhost" }, false, portproto.CodePeerRefused, "404 Not Found"},
-		{"no such host", func(m *portproto.WebDial) { m.Host = "no-such-host.invalid" }, false, portproto.CodeUnknownHost, "no-such-host.invalid"},
-		{"silence", func(m *portproto.WebDial) { m.Port, m.Timeout = silent, 200*time.Millisecond }, false, portproto.CodeTimeout, "deadline"},
-		{"cancelled", func(m *portproto.WebDial) { m.Port = silent }, true, portproto.CodeCancelled, ""},
+		{"no such host", func(m *portproto.WebDial) { m.URLs = []string{"http://no-such-host.invalid:1"} }, false, portproto.CodeUnknownHost, "no-such-host.invalid"},
+		{"silence", func(m *portproto.WebDial) {
+			m.URLs, m.Timeout = []string{webURL("http", "127.0.0.1", silent)}, 200*time.Millisecond
+		}, false, portproto.CodeTimeout, "deadline"},
+		{"cancelled", func(m *portproto.WebDial) { m.URLs = []string{webURL("http", "127.0.0.1", silent)} }, true, portproto.CodeCancelled, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := server.webDial(port, portproto.WebTakeCopy)

@@ -178,7 +178,7 @@ offer(Kernel, Ctrl, #{address := Ip, udp_port := UdpPort, claim := Claim}) ->
     {
         quic_dist_plane:ctrl(),
         {inet:ip_address(), inet:port_number()},
-        quic_dist_peer:claim()
+        quic_dist_peer:claim() | unclaimed
     },
     node(),
     [node()],
@@ -283,11 +283,26 @@ connect(Node, MyNode, LongOrShortNames, Deadline) ->
     end.
 
 connect(Node, MyNode, LongOrShortNames, Options, Deadline) ->
+    Quic = fun(Until) -> find(Node, MyNode, LongOrShortNames, Options, Until) end,
+    case quic_dist_fallback:connect(Node, Quic, Options, Deadline) of
+        {ok, {Channel, Host}} ->
+            open(Channel, Host);
+        {link, #{socket := Socket, address := At}} ->
+            {node, _, Host} = dist_util:split_node(Node),
+            Address = #net_address{
+                address = At, host = Host, protocol = ?PROTOCOL, family = ?FAMILY
+            },
+            {ok, {webdist_link, Socket, single}, Address};
+        {error, _} = Error ->
+            Error
+    end.
+
+find(Node, MyNode, LongOrShortNames, Options, Deadline) ->
     case quic_dist_names:targets(Node, LongOrShortNames, Options, Deadline) of
         {ok, Targets, Host} ->
             dial(Node, MyNode, quic_dist_admit:cookie(Node, Options), Targets, Host, Deadline);
-        {error, _} = Error ->
-            Error
+        {error, Text} ->
+            {error, {no_port, Text}}
     end.
 
 dial(Node, MyNode, Cookie, Targets, Host, Deadline) ->
@@ -298,8 +313,8 @@ dial(Node, MyNode, Cookie, Targets, Host, Deadline) ->
         timeout => max(1, Deadline - erlang:monotonic_time(millisecond))
     },
     case quic_dist_port:dial(Parameters) of
-        {ok, Channel} -> open(Channel, Host);
-        {error, {_, Text}} -> {error, Text}
+        {ok, Channel} -> {ok, {Channel, Host}};
+        {error, _} = Error -> Error
     end.
 
 open(#{address := Ip, udp_port := UdpPort} = Channel, Host) ->

@@ -34,6 +34,7 @@
     connections := auto | 1..16,
     certificate_names := any | node | host,
     close_untrusted := boolean(),
+    fallback := [webdist_config:carrier()],
     insecure_no_verify := boolean(),
     log_level := error | warning | notice | info | debug,
     sources := #{atom() => source()}
@@ -56,6 +57,7 @@
     connections => auto,
     certificate_names => any,
     close_untrusted => false,
+    fallback => [],
     insecure_no_verify => false,
     log_level => notice
 }).
@@ -163,6 +165,11 @@ accept(Key, Value) when Key =:= close_untrusted; Key =:= insecure_no_verify ->
         true -> {ok, Value};
         false -> {error, "true or false"}
     end;
+accept(fallback, Value) ->
+    case quic_dist_fallback:carriers(Value) of
+        {ok, _} = Ok -> Ok;
+        error -> {error, "a list of https, wss, h2 and h3, in the order to try"}
+    end;
 accept(log_level, Value) ->
     case lists:member(Value, [error, warning, notice, info, debug]) of
         true -> {ok, Value};
@@ -172,7 +179,7 @@ accept(_, _) ->
     {error,
         "one of certfile, keyfile, password, cacertfile, allow, listen_address, listen_port, "
         "nodes, executable, data_plane, streams, lanes, connections, certificate_names, "
-        "close_untrusted, insecure_no_verify, log_level"}.
+        "close_untrusted, fallback, insecure_no_verify, log_level"}.
 
 nonempty_text(Value, Accepted) ->
     case text(Value) of

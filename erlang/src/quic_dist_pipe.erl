@@ -26,7 +26,10 @@
 %% @doc Starts the executable. `Reason' is what `open_port/2' raises.
 -spec open(file:filename_all()) -> {ok, pipe()} | {error, Reason :: term()}.
 open(File) ->
-    Options = [{packet, 4}, binary, exit_status, use_stdio, hide, {args, []}],
+    Environment = [{"GODEBUG", godebug(os:getenv("GODEBUG"))}],
+    Options = [
+        {packet, 4}, binary, exit_status, use_stdio, hide, {args, []}, {env, Environment}
+    ],
     try open_port({spawn_executable, File}, Options) of
         Port ->
             OsPid =
@@ -38,6 +41,12 @@ open(File) ->
     catch
         error:Reason -> {error, Reason}
     end.
+
+%% Go's HTTP/2 server knows the extended CONNECT (RFC 8441), and offers it only with this, which it
+%% reads before anything of ours runs.
+godebug(false) -> "http2xconnect=1";
+godebug("") -> "http2xconnect=1";
+godebug(Given) -> Given ++ ",http2xconnect=1".
 
 %% @doc The Erlang port, to write data frames to.
 -spec port(pipe()) -> port().

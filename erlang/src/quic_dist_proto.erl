@@ -451,7 +451,9 @@ web_messages(vm) ->
             {address, text},
             {allow, {list, text, 0, 64}},
             {epmd_port, u16},
+            {h3, {atom, [true, false]}},
             {id, u32},
+            {insecure_proxy, {atom, [true, false]}},
             {mode, {atom, [compat, router]}},
             {names_to, {list, text, 0, 64}},
             {node, text},
@@ -459,16 +461,19 @@ web_messages(vm) ->
             {port, u16},
             {serve, {atom, [true, false]}},
             {take, web_take()},
+            {tls, {atom, [off, beside, only]}},
             {upstream, text}
         ]},
         {web_dial, [
-            {host, text},
+            {cookie, {optional, bytes}},
             {id, u32},
+            {insecure_proxy, {atom, [true, false]}},
+            {local, text},
             {method, {atom, [get, connect]}},
             {node, text},
-            {port, u16},
             {take, web_take()},
-            {timeout, u32}
+            {timeout, u32},
+            {urls, {list, text, 1, 16}}
         ]},
         {web_names, [{host, text}, {id, u32}, {port, u16}, {timeout, u32}]}
     ];
@@ -488,7 +493,8 @@ web_messages(sidecar) ->
             {port, u16},
             {socket, text},
             {take, web_take()},
-            {token, {bytes, 32}}
+            {token, {bytes, 32}},
+            {url, text}
         ]},
         {web_accepted, [
             {address, text},

@@ -5,8 +5,12 @@
 %% flags, since they are older. It is read whenever it is needed, also at boot.
 -module(webdist_config).
 
--export([read/0, check/1]).
--export_type([options/0]).
+-export([read/0, check/1, carriers/1]).
+-export_type([options/0, carrier/0]).
+
+-type carrier() :: http | ws | https | wss | h2 | h3.
+%% A form of HTTP that carries a link: an upgrade, WebSocket, HTTP/2 or HTTP/3. The first two are in
+%% clear, all others over TLS.
 
 -type options() :: #{
     port := inet:port_number(),
@@ -16,6 +20,11 @@
     names_to := [binary()],
     method := get | connect,
     hand_over := boolean(),
+    listen := [http | https, ...],
+    h3 := boolean(),
+    carriers := [carrier(), ...],
+    urls := [{Pattern :: binary(), [Url :: binary(), ...]}],
+    insecure_proxy := boolean(),
     web_upstream => binary()
 }.
 %% What was given, checked, and the defaults of the rest.
@@ -26,8 +35,17 @@
     allow => [],
     names_to => [<<"127.0.0.0/8">>, <<"::1">>],
     method => get,
-    hand_over => true
+    hand_over => true,
+    listen => [http],
+    h3 => false,
+    carriers => [http, ws],
+    urls => [],
+    insecure_proxy => false
 }).
+
+-define(CARRIERS, [http, ws, https, wss, h2, h3]).
+%% Those of one node.
+-define(MAX_URLS, 16).
 
 %% @doc All options. An error is a line for the operator.
 -spec read() -> {ok, options()} | {error, string()}.
@@ -81,8 +99,27 @@ accept(mode, Mode) when Mode =:= compat; Mode =:= router -> {ok, Mode};
 accept(mode, _) -> {error, "compat or router"};
 accept(method, Method) when Method =:= get; Method =:= connect -> {ok, Method};
 accept(method, _) -> {error, "get or connect"};
-accept(hand_over, Bool) when is_boolean(Bool) -> {ok, Bool};
-accept(hand_over, _) -> {error, "true or false"};
+accept(Key, Bool) when
+    is_boolean(Bool) andalso (Key =:= hand_over orelse Key =:= h3 orelse Key =:= insecure_proxy)
+->
+    {ok, Bool};
+accept(Key, _) when Key =:= hand_over; Key =:= h3; Key =:= insecure_proxy ->
+    {error, "true or false"};
+accept(listen, Value) ->
+    case lists:member(Value, [[http], [https], [http, https], [https, http]]) of
+        true -> {ok, lists:sort(Value)};
+        false -> {error, "[http], [https] or [http,https]"}
+    end;
+accept(carriers, Value) ->
+    case carriers(Value) of
+        {ok, _} = Ok -> Ok;
+        error -> {error, "a list of http, ws, https, wss, h2, h3, in the order to try"}
+    end;
+accept(urls, Value) ->
+    case urls(Value, []) of
+        {ok, _} = Ok -> Ok;
+        error -> {error, "a list of {NodePattern, URL} or {NodePattern, [URL]}"}
+    end;
 accept(listen_address, Value) ->
     case address(Value) of
         {ok, _} = Ok -> Ok;
@@ -99,7 +136,58 @@ accept(names_to, Prefixes) ->
     texts(Prefixes, "a list of IP addresses or prefixes: [\"10.0.0.0/8\"]");
 accept(_, _) ->
     {error,
-        "one of port, mode, listen_address, allow, names_to, method, hand_over, web_upstream"}.
+        "one of port, mode, listen_address, allow, names_to, method, hand_over, listen, h3, "
+        "carriers, urls, insecure_proxy, web_upstream"}.
+
+%% @doc A list of carriers, none of them twice.
+-spec carriers(term()) -> {ok, [carrier(), ...]} | error.
+carriers([_ | _] = Carriers) ->
+    case lists:all(fun(Carrier) -> lists:member(Carrier, ?CARRIERS) end, Carriers) of
+        true when length(Carriers) =< length(?CARRIERS) -> {ok, Carriers};
+        _ -> error
+    end;
+carriers(_) ->
+    error.
+
+urls([{Pattern0, Urls0} | Rest], Acc) ->
+    case {text(Pattern0), urls_of(Urls0)} of
+        {{ok, Pattern}, {ok, Urls}} -> urls(Rest, [{Pattern, Urls} | Acc]);
+        _ -> error
+    end;
+urls([], Acc) ->
+    {ok, lists:reverse(Acc)};
+urls(_, _) ->
+    error.
+
+%% A string, or a list of them.
+urls_of([First | _] = Urls) when not is_integer(First) ->
+    Checked = [url(Url) || Url <- Urls],
+    case lists:member(error, Checked) orelse length(Checked) > ?MAX_URLS of
+        true -> error;
+        false -> {ok, Checked}
+    end;
+urls_of(Url0) ->
+    case url(Url0) of
+        error -> error;
+        Url -> {ok, [Url]}
+    end.
+
+url(Url0) ->
+    case text(Url0) of
+        {ok, Url} ->
+            case binary:split(Url, <<"://">>) of
+                [Scheme, <<_, _/binary>>] ->
+                    Known = [atom_to_binary(Carrier) || Carrier <- ?CARRIERS],
+                    case lists:member(Scheme, Known) of
+                        true -> Url;
+                        false -> error
+                    end;
+                _ ->
+                    error
+            end;
+        error ->
+            error
+    end.
 
 address(Value) when is_tuple(Value) ->
     case inet:is_ip_address(Value) of

@@ -179,29 +179,14 @@ do_setup(Kernel, Node, Type, MyNode, LongOrShortNames, SetupTime) ->
     end.
 
 connect(Node, LongOrShortNames, Timeout) ->
-    case {webdist_config:read(), quic_dist_names:split(Node, LongOrShortNames)} of
-        {{ok, Options}, {ok, _, Host}} -> dial(Node, Host, Options, Timeout);
-        {{error, Text}, _} -> {error, Text};
-        {_, {error, Text}} -> {error, Text}
-    end.
-
-dial(Node, Host, #{port := Port, method := Method} = Options, Timeout) ->
-    Fields = #{
-        node => atom_to_binary(Node),
-        host => unicode:characters_to_binary(Host),
-        port => Port,
-        method => Method,
-        take => webdist_link:take(Options),
-        timeout => Timeout
-    },
-    case quic_dist_port:request(web_dial, Fields, web_dialled, Timeout + 1000) of
-        {ok, #{address := Address, port := PeerPort} = Dialled} ->
-            case webdist_link:open(Dialled) of
-                {ok, Socket} ->
-                    {ok, Socket, net_address({parse(Address), PeerPort}, Host)};
-                {error, Reason} ->
-                    {error, io_lib:format("no way to the sidecar (~0tp)", [Reason])}
+    case quic_dist_names:split(Node, LongOrShortNames) of
+        {ok, _, Host} ->
+            case webdist_dial:dial(Node, Host, any, Timeout) of
+                {ok, #{socket := Socket, address := Address}} ->
+                    {ok, Socket, net_address(Address, Host)};
+                {error, _} = Error ->
+                    Error
             end;
-        {error, {_, Text}} ->
-            {error, Text}
+        {error, _} = Error ->
+            Error
     end.

@@ -215,7 +215,12 @@ handle_info(_, State) ->
 apply_wish(#state{serve = Serve, node = Node, node_port = NodePort} = State) ->
     case webdist_config:read() of
         {ok, #{port := Port, mode := Mode, allow := Allow, names_to := NamesTo} = Options} ->
+            #{listen := Listen, h3 := H3, insecure_proxy := InsecureProxy} = Options,
+            warn_if_insecure(Options, State),
             Fields = #{
+                tls => tls(Listen),
+                h3 => H3,
+                insecure_proxy => InsecureProxy,
                 node => Node,
                 node_port => NodePort,
                 take => webdist_link:take(Options),
@@ -252,6 +257,21 @@ forget_ups() ->
     after 0 -> ok
     end.
 
+tls([http]) -> off;
+tls([https]) -> only;
+tls([http, https]) -> beside.
+
+%% When it is wanted for the first time: what weakens the port is never forgotten.
+warn_if_insecure(#{insecure_proxy := true}, #state{status = undefined}) ->
+    quic_dist_log:log(
+        warning,
+        "webdist: insecure_proxy is set: over https peers are let in, and dialled, that cannot "
+        "prove who they are, and nothing but Erlang's cookie handshake is between them and this "
+        "node"
+    );
+warn_if_insecure(_, _) ->
+    ok.
+
 listen_address(#{listen_address := Address}) -> list_to_binary(inet:ntoa(Address));
 listen_address(_) -> <<>>.
 
@@ -286,7 +306,8 @@ offer({Family, Protocol}, Socket, Peer) ->
     Ctrl =
         case Protocol of
             tcp -> Socket;
-            _ -> {{webdist_link, Socket, single}, Peer}
+            webdist -> {{webdist_link, Socket, single}, Peer};
+            quic -> {{webdist_link, Socket, single}, Peer, unclaimed}
         end,
     case whereis(net_kernel) of
         undefined ->

@@ -23,6 +23,13 @@ accepted_test_() ->
             {[{listen_address, {10, 0, 0, 1}}], listen_address, {10, 0, 0, 1}},
             {[{allow, ["*@h", 'a@b', <<"c@d">>]}], allow, [<<"*@h">>, <<"a@b">>, <<"c@d">>]},
             {[{names_to, []}], names_to, []},
+            {[{listen, [https, http]}], listen, [http, https]},
+            {[{h3, true}], h3, true},
+            {[{carriers, [wss, https]}], carriers, [wss, https]},
+            {[{urls, [{"*@h", "wss://g/p"}]}], urls, [{<<"*@h">>, [<<"wss://g/p">>]}]},
+            {[{urls, [{'*', ["https://a", <<"h2://b">>]}]}], urls,
+                [{<<"*">>, [<<"https://a">>, <<"h2://b">>]}]},
+            {[{insecure_proxy, true}], insecure_proxy, true},
             {[{web_upstream, "http://a:80"}], web_upstream, <<"http://a:80">>}
         ]
     ].
@@ -49,6 +56,20 @@ refused_test_() ->
             {names_to, all},
             {web_upstream, "https://a"},
             {web_upstream, "http://"},
+            {listen, []},
+            {listen, [wss]},
+            {listen, [https, https]},
+            {h3, yes},
+            {carriers, []},
+            {carriers, [ftp]},
+            {carriers, https},
+            {urls, "https://a"},
+            {urls, [{"*", "ftp://a"}]},
+            {urls, [{"*", "https://"}]},
+            {urls, [{"*", []}]},
+            {urls, [{"*"}]},
+            {urls, [{"*", lists:duplicate(17, "https://a")}]},
+            {insecure_proxy, 1},
             {colour, red}
         ]
     ].

@@ -5,7 +5,7 @@
 %% a number of connections, and one of lanes: `quic/bulk/4/lanes16'. Those of `inet_tcp' and
 %% `inet_tls' are `1.3', which allows that version of TLS only, and else a congestion control of
 %% the kernel: `inet_tls/1.3/bbr'. That of `webdist' is `copy', where its sidecars copy and hand
-%% nothing over.
+%% nothing over, or a carrier of HTTP's other than an upgrade in clear: `webdist/https'.
 -module(quic_dist_bench_nodes).
 
 -export([certify/1, unavailable/1, start/4, stop/1, name/1, os_pids/1, call/4, on/3]).
@@ -84,7 +84,7 @@ unavailable(Carrier) ->
                 {error, Error} -> quic_dist_config:format_error(Error)
             end;
         ["-webdist" | _] ->
-            case Settings -- ["copy"] of
+            case Settings -- ["copy", "ws", "https", "wss", "h2", "h3"] of
                 [] -> false;
                 [Unknown | _] -> "webdist has no setting " ++ Unknown
             end;
@@ -100,23 +100,39 @@ unavailable(Carrier) ->
 arguments(Carrier, Dir) ->
     [Protocol | Settings] = string:lexemes(Carrier, "/"),
     Tls = case lists:member("1.3", Settings) of true -> "tlsv1.3"; false -> "inet_tls" end,
-    ["-proto_dist", Protocol, "-ssl_dist_optfile", optfile(Dir, Tls)] ++
-        setting_arguments(Protocol, Settings).
+    ["-proto_dist" | protocols(Protocol, Settings)] ++
+        ["-ssl_dist_optfile", optfile(Dir, Tls)] ++ setting_arguments(Protocol, Settings).
+
+%% HTTP/3 is at the UDP port of QUIC. The last is the one by which nodes are dialled.
+protocols("webdist", ["h3"]) -> ["quic", "webdist"];
+protocols(Protocol, _) -> [Protocol].
 
 %% Options of TCP's sockets have no names in Erlang: 6 is IPPROTO_TCP, 13 TCP_CONGESTION.
 setting_arguments("quic", Settings) ->
     ["-quic_dist" | lists:append([quic_option(Setting) || Setting <- Settings])];
 setting_arguments("webdist", Settings) ->
-    %% One that this run has to itself.
-    Port = 20000 + list_to_integer(os:getpid()) rem 10000,
+    %% One that this run has to itself, for each carrier: they do not all speak the same.
+    Which = string:str("ws https wss h2 h3", lists:append(Settings -- ["copy"])),
+    Port = 20000 + 100 * (list_to_integer(os:getpid()) rem 90) + Which,
     HandOver = atom_to_list(not lists:member("copy", Settings)),
-    ["-webdist", "port", integer_to_list(Port), "hand_over", HandOver];
+    ["-webdist", "port", integer_to_list(Port), "hand_over", HandOver] ++
+        lists:append([web_carrier(Carrier, Port) || Carrier <- Settings -- ["copy"]]);
 setting_arguments(_, Settings) ->
     lists:append([
         ["-kernel", "inet_dist_listen_options", Raw, "inet_dist_connect_options", Raw]
      || Name <- congestion_controls(Settings),
         Raw <- [lists:append(["[{raw,6,13,<<\"", Name, "\">>}]"])]
     ]).
+
+%% The second of two nodes is dialled.
+web_carrier("ws", _) ->
+    ["carriers", "[ws]"];
+web_carrier("h3", Port) ->
+    [First, Second] = [integer_to_list(N) || N <- [Port + 10000, Port + 10001]],
+    ["h3", "true", "listen", "[https]", "urls", "[{\"*\",\"h3://127.0.0.1:" ++ Second ++ "\"}]"] ++
+        ["-quic_dist", "listen_port", "{" ++ First ++ "," ++ Second ++ "}"];
+web_carrier(Carrier, _) ->
+    ["carriers", "[" ++ Carrier ++ "]", "listen", "[https]"].
 
 quic_option(Plane) when Plane =:= "socket"; Plane =:= "stdio" ->
     ["data_plane", Plane];

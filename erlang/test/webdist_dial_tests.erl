@@ -1,0 +1,39 @@
+-module(webdist_dial_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+options(Given) ->
+    {ok, Options} = webdist_config:check(Given),
+    Options.
+
+%% A host's own port, by each carrier in its order; IPv6 addresses in brackets.
+urls_of_a_host_test() ->
+    ?assertEqual(
+        [<<"http://h.example:4380">>, <<"ws://h.example:4380">>],
+        webdist_dial:urls('a@h.example', "h.example", options([]))
+    ),
+    ?assertEqual(
+        [<<"wss://[::1]:443">>],
+        webdist_dial:urls('a@::1', "::1", options([{carriers, [wss]}, {port, 443}]))
+    ).
+
+%% The first pattern that matches says all.
+urls_of_a_table_test() ->
+    Options = options([{urls, [{"b@*", "https://b"}, {"*", ["wss://x", "h2://y"]}]}]),
+    ?assertEqual([<<"https://b">>], webdist_dial:urls('b@h', "h", Options)),
+    ?assertEqual([<<"wss://x">>, <<"h2://y">>], webdist_dial:urls('a@h', "h", Options)).
+
+%% What QUIC may fall back on authenticates peers as it does.
+fallback_test_() ->
+    [
+        {lists:flatten(io_lib:format("~0tp", [Given])),
+            ?_assertEqual(Want, quic_dist_fallback:carriers(Given))}
+     || {Given, Want} <- [
+            {[], {ok, []}},
+            {[https, wss, h2, h3], {ok, [https, wss, h2, h3]}},
+            {[http], error},
+            {[https, ws], error},
+            {[quic], error},
+            {https, error}
+        ]
+    ].
