@@ -170,7 +170,7 @@ func TestTheHistoryOutlivesALink(t *testing.T) {
 	h := newHistory()
 	h.add(peers(1, 100), time.Unix(2000, 0))
 	h.add(peers(1, 101), time.Unix(2001, 0))
-	again := peers(1, 1)
+	again := peers(1, 5000)
 	again.Peers[0].Since = time.Unix(2002, 0)
 	h.add(again, time.Unix(2002, 0))
 	_, samples := h.of("peer0@10.0.0.1")
@@ -239,7 +239,7 @@ func TestMetricsHaveTheFigures(t *testing.T) {
 	}
 	for name, want := range map[string]float64{
 		"quic_dist_peers": 3, "quic_dist_refused_total": 7, "quic_dist_peer_rtt_seconds": 0.02, "quic_dist_peer_sent_bytes_total": 10000,
-		"quic_dist_peer_lost_packets_total": 10, "quic_dist_certificate_expiry_seconds": 5000,
+		"quic_dist_peer_lost_packets_total": 10, "quic_dist_certificate_expiry_seconds": 5000, "quic_dist_peer_backlog_bytes": 100, "quic_dist_peer_received_bytes_total": 20000,
 	} {
 		m := got[name].GetMetric()[0]
 		if value := m.GetGauge().GetValue() + m.GetCounter().GetValue(); value != want {
