@@ -15,11 +15,11 @@ func messages() map[string][]message {
 	return map[string][]message{
 		"vm": {
 			new(VMHello), new(Configure), new(Listen), new(CloseListener), new(Resolve), new(Dial), new(Verdict), new(Cancel),
-			new(Close), new(Stop), new(Reload),
+			new(Close), new(Stop), new(Reload), new(Stats), new(Trace),
 		},
 		"sidecar": {
 			new(SidecarHello), new(OK), new(Error), new(Listening), new(Resolved), new(Dialled), new(Admit), new(Accepted),
-			new(Closed), new(Log), new(Certificates),
+			new(Closed), new(Log), new(Certificates), new(StatsPage),
 		},
 	}
 }
@@ -46,7 +46,9 @@ func TestOnlyOptionalFieldsMayBeLeftOut(t *testing.T) {
 				}
 			}
 			want := map[etf.Atom]string{
-				"configure": "cacertfile certfile certificate_names close_untrusted data_plane insecure_no_verify keyfile password",
+				"configure": "cacertfile certfile certificate_names close_untrusted data_plane insecure_key_log insecure_no_verify keyfile password qlog_dir status_port",
+				"trace":     "insecure_key_log qlog_dir",
+				"log":       "event",
 				"listen":    "cookie",
 				"dial":      "cookie",
 				"verdict":   "cookie text",

@@ -19,20 +19,22 @@ const (
 const (
 	Protocol = 1 // the version that PROTOCOL.md describes
 
-	MaxFrame        = dataFixed + MaxDataPayload
-	MaxControl      = 65536
-	MaxDataPayload  = 262144
-	MaxText         = 4096
-	MaxTargets      = 64
-	MaxAddresses    = 64
-	MaxFacts        = 32
-	MaxCertificates = 64
-	MaxLanes        = 64
-	MaxConnections  = 16
-	MaxWebPatterns  = 64
-	MaxWebURLs      = 16
-	MaxWebNames     = 1024
-	MaxCredit       = 1<<31 - 1 // of one credit frame, and of what a channel's credit may add up to
+	MaxFrame         = dataFixed + MaxDataPayload
+	MaxControl       = 65536
+	MaxDataPayload   = 262144
+	MaxText          = 4096
+	MaxTargets       = 64
+	MaxAddresses     = 64
+	MaxFacts         = 32
+	MaxCertificates  = 64
+	MaxLanes         = 64
+	MaxConnections   = 16
+	MaxWebPatterns   = 64
+	MaxWebURLs       = 16
+	MaxWebNames      = 1024
+	MaxCounters      = 32
+	MaxStatsChannels = 256
+	MaxCredit        = 1<<31 - 1 // of one credit frame, and of what a channel's credit may add up to
 
 	DataHeaderLen = lengthLen + dataFixed // of a whole data frame in front of its payload
 

@@ -27,6 +27,8 @@ func newFromSidecar(tag etf.Atom) message {
 		return new(Closed)
 	case "log":
 		return new(Log)
+	case "stats_page":
+		return new(StatsPage)
 	default:
 		return newWebFromSidecar(tag)
 	}
@@ -52,7 +54,7 @@ func (m *SidecarHello) fields() []field {
 	}
 }
 
-// OK answers [Configure], [CloseListener] and [Reload].
+// OK answers [Configure], [CloseListener], [Reload] and [Trace].
 type OK struct {
 	ID uint32
 }
@@ -233,6 +235,7 @@ func (m *Closed) fields() []field {
 
 // Log is an event for the VM's log.
 type Log struct {
+	Event Event // what it is about, for programs; empty if left out
 	Level Level
 	What  string
 	Facts []Fact // at most MaxFacts
@@ -248,6 +251,7 @@ func (m *Log) String() string           { return textForm(m) }
 func (m *Log) appendTo(b []byte) []byte { return appendControl(b, m) }
 func (m *Log) fields() []field {
 	return []field{
+		{"event", &m.Event},
 		{"facts", (*facts)(&m.Facts)},
 		{"level", &m.Level},
 		{"what", (*text)(&m.What)},

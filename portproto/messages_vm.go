@@ -23,6 +23,10 @@ func newFromVM(tag etf.Atom) message {
 		return new(Dial)
 	case "reload":
 		return new(Reload)
+	case "stats":
+		return new(Stats)
+	case "trace":
+		return new(Trace)
 	case "verdict":
 		return new(Verdict)
 	case "cancel":
@@ -74,6 +78,10 @@ type Configure struct {
 	CertificateNames CertificateNames // empty if left out, which means any
 	CloseUntrusted   *bool            // nil if left out, which means false; so InsecureNoVerify
 	InsecureNoVerify *bool
+
+	StatusPort     *uint16 // TCP port of the status page; 0: any; nil if left out: there is none
+	QlogDir        *string // what [Trace] sets for all peers
+	InsecureKeyLog *string
 }
 
 func (m *Configure) tag() etf.Atom            { return "configure" }
@@ -90,13 +98,16 @@ func (m *Configure) fields() []field {
 		{"hello_timeout", (*ms)(&m.HelloTimeout)},
 		{"id", (*u32)(&m.ID)},
 		{"idle_timeout", (*ms)(&m.IdleTimeout)},
+		{"insecure_key_log", optionalText{&m.InsecureKeyLog}},
 		{"insecure_no_verify", optionalFlag{&m.InsecureNoVerify}},
 		{"keep_alive", (*ms)(&m.KeepAlive)},
 		{"keyfile", optionalText{&m.KeyFile}},
 		{"lanes", within{&m.Lanes, 1, MaxLanes}},
 		{"log_level", &m.LogLevel},
 		{"password", (*optionalSecret)(&m.Password)},
+		{"qlog_dir", optionalText{&m.QlogDir}},
 		{"reset_key", (*secretKey)(&m.ResetKey)},
+		{"status_port", optionalPort{&m.StatusPort}},
 		{"streams", &m.Streams},
 	}
 }

@@ -100,6 +100,7 @@ type Code string
 // The codes of [Error], all of them.
 const (
 	CodeBadCertificate   Code = "bad_certificate"
+	CodeBadFile          Code = "bad_file"
 	CodeBadAddress       Code = "bad_address"
 	CodeAddressInUse     Code = "address_in_use"
 	CodePermissionDenied Code = "permission_denied"
@@ -117,7 +118,7 @@ const (
 )
 
 func (c *Code) parse(t etf.Term) bool {
-	return parseWord(c, t, CodeBadCertificate, CodeBadAddress, CodeAddressInUse, CodePermissionDenied, CodeUnknownHost, CodeUnreachable,
+	return parseWord(c, t, CodeBadCertificate, CodeBadFile, CodeBadAddress, CodeAddressInUse, CodePermissionDenied, CodeUnknownHost, CodeUnreachable,
 		CodeRefused, CodeTimeout, CodeWireVersion, CodeUntrusted, CodePeerRefused, CodeCancelled, CodeNotConfigured,
 		CodeLimit, CodeInternal)
 }

@@ -1,7 +1,9 @@
 #!/bin/sh
 # Makes a Debian machine (bookworm or trixie) ready to build and test: installs what is missing, or
 # says what is and ends with status 1. Says nothing when all is there, which takes half a second.
+#   scripts/setup.sh [COMMAND:PACKAGE ...]      further commands that have to be there
 set -eu
+further=$*
 cd "$(dirname "$0")/.."
 PATH=$PWD/_tools/go/bin:$PATH
 
@@ -28,7 +30,7 @@ erlang_lacks() {
 
 # The Debian packages that are missing, apart from Go.
 packages() {
-    for pair in make:make gcc:gcc openssl:openssl ip:iproute2 shellcheck:shellcheck rebar3:rebar3; do
+    for pair in make:make gcc:gcc openssl:openssl ip:iproute2 shellcheck:shellcheck rebar3:rebar3 $further; do
         PATH=$PATH:/usr/sbin command -v "${pair%:*}" >/dev/null || echo "${pair#*:}"
     done
     # the race detector needs cgo

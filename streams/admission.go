@@ -152,8 +152,9 @@ func (p *seat) leave(welcome bool) {
 // A flood counts what was dropped and refused unheard. Counting does not wait for anybody, since it is done by the goroutines
 // that read the sockets; report writes it to the log.
 type flood struct {
-	datagrams, connections atomic.Uint64
-	noted                  chan netip.AddrPort // holds one: who was the first since the last line of the log
+	datagrams, connections             atomic.Uint64       // since the last line of the log
+	datagramsBefore, connectionsBefore atomic.Uint64       // until then
+	noted                              chan netip.AddrPort // holds one: who was the first since
 }
 
 func newFlood() *flood { return &flood{noted: make(chan netip.AddrPort, 1)} }
@@ -177,8 +178,11 @@ func (f *flood) report(ctx context.Context, log func() *slog.Logger) {
 			return
 		}
 		if log().Enabled(ctx, slog.LevelWarn) {
+			datagrams, connections := f.datagrams.Swap(0), f.connections.Swap(0)
+			f.datagramsBefore.Add(datagrams)
+			f.connectionsBefore.Add(connections)
 			log().Warn("too many connection attempts: some are dropped unheard", "peer", from.String(),
-				"datagrams", f.datagrams.Swap(0), "connections", f.connections.Swap(0))
+				"datagrams", datagrams, "connections", connections, EventKey, "flood")
 		}
 		pause := time.NewTimer(floodInterval)
 		select {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/quic-go/quic-go"
 
@@ -31,15 +32,20 @@ type Channel struct {
 	main      *quic.Stream
 	mode      lanes.Mode
 	laneCount int
+	since     time.Time
 	out       *outbox
 	peer      Hello
 	identity  string           // what the peer's certificate names; empty if it was not verified
 	peerUse   x509.ExtKeyUsage // what the peer's certificate must be for: the role that the peer has
+
+	lostMu sync.Mutex
+	lost   []struct{ bytes, packets uint64 } // of each connection, the most that Stats has seen
 }
 
 // newChannel starts the goroutines of the streams, which end with the connection and are counted in work.
 func newChannel(conns []*quic.Conn, main *quic.Stream, peer Hello, a agreement, work *sync.WaitGroup) *Channel {
-	c := &Channel{conns: conns, main: main, mode: a.mode, laneCount: a.lanes, peer: peer}
+	c := &Channel{conns: conns, main: main, mode: a.mode, laneCount: a.lanes, peer: peer, since: time.Now()}
+	c.lost = make([]struct{ bytes, packets uint64 }, len(conns))
 	var router *lanes.Router
 	if a.mode != lanes.Single {
 		router = lanes.NewRouter(a.mode, a.lanes)

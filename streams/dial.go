@@ -69,6 +69,7 @@ func (e *Endpoint) Dial(ctx context.Context, d Dial) (*Channel, error) {
 	defer abort(nil)
 	unwatch := context.AfterFunc(e.life, func() { abort(errStopping) })
 	defer unwatch()
+	ctx = e.traceDial(ctx, d.Node)
 
 	if s := e.current.Load(); s.byCookie() && !s.InsecureNoVerify {
 		if len(d.Cookie) == 0 {
@@ -81,10 +82,12 @@ func (e *Endpoint) Dial(ctx context.Context, d Dial) (*Channel, error) {
 
 	won, failures := e.race(ctx, d.Targets)
 	if won.conn == nil {
+		e.counters.dialsFailed.Add(1)
 		return nil, summary(ctx, op, failures)
 	}
 	c, code, err := e.introduce(ctx, won, d)
 	if err != nil {
+		e.counters.dialsFailed.Add(1)
 		return nil, failure(code, op, "%s: %w", won.addr, err)
 	}
 	return c, nil
@@ -264,7 +267,7 @@ func (e *Endpoint) attempt(ctx context.Context, addr netip.AddrPort) outcome {
 	answered := make(chan bool, 1)
 	// Owns the probe's socket; ends with ctx; is waited for below.
 	go func() { answered <- probe(ctx, s.local.Addr(), addr, cancel) }()
-	conn, err := s.transport.Dial(ctx, net.UDPAddrFromAddrPort(addr), cfg.client, cfg.diallerQUIC(limit))
+	conn, err := s.transport.Dial(ctx, net.UDPAddrFromAddrPort(addr), keyLogged(ctx, cfg.client), cfg.diallerQUIC(limit))
 	cancel(nil)
 	notQUIC := <-answered
 	if err == nil {

@@ -100,6 +100,7 @@ func newSettings(cfg Config) (*settings, error) {
 		server: cfg.serverTLS(),
 		client: cfg.clientTLS(),
 		quic: quic.Config{
+			Tracer:                         traceConn,
 			MaxIdleTimeout:                 cfg.IdleTimeout,
 			KeepAlivePeriod:                cfg.KeepAlive,
 			InitialStreamReceiveWindow:     initialReceiveWindow,
@@ -153,6 +154,8 @@ type Endpoint struct {
 	gate      *gate         // drops what there is too much of before it costs anything
 	accepted  chan *Channel // from greet to Accept; unbuffered, since whoever waits there counts as pending
 	refusals  bucket        // how many failed inbound connections are logged
+	counters  counters
+	tracer    tracer
 
 	listening   sync.Mutex // serialises Listen and CloseListener; taken before mu
 	configuring sync.Mutex // serialises Reconfigure and Reload; taken before mu
@@ -290,6 +293,11 @@ func (e *Endpoint) adopt(conns []*quic.Conn, main *quic.Stream, peer Hello, a ag
 	}
 	c := newChannel(conns, main, peer, a, &e.work)
 	c.peerUse = use
+	if use == x509.ExtKeyUsageServerAuth {
+		e.counters.dialled.Add(1)
+	} else {
+		e.counters.accepted.Add(1)
+	}
 	if s.byCertificate() {
 		c.identity = Names(c.certificates()[0])
 	}

@@ -15,6 +15,7 @@ type Code string
 // The codes that this package produces.
 const (
 	CodeBadCertificate   Code = "bad_certificate"
+	CodeBadFile          Code = "bad_file"
 	CodeBadAddress       Code = "bad_address"
 	CodeAddressInUse     Code = "address_in_use"
 	CodePermissionDenied Code = "permission_denied"

@@ -98,7 +98,7 @@ func (e *Endpoint) closeUntrusted() {
 	for _, c := range channels {
 		if err := cfg.trusts(c.certificates(), c.peer.Node, c.peerUse); err != nil && c.Err() == nil {
 			cfg.Log.Warn("link closed, since the peer is not trusted any more",
-				"node", printable(c.peer.Node), "peer", c.Remote().String(), "err", err.Error())
+				"node", printable(c.peer.Node), "peer", c.Remote().String(), "err", err.Error(), EventKey, "untrusted")
 			c.Close(CloseRefused, "")
 		}
 	}
@@ -119,12 +119,13 @@ func (e *Endpoint) watch() {
 		id := e.current.Load().Identity
 		if w.changed(id.stamp, stampOf(id.files)) {
 			if err := e.Reload(); err != nil {
-				e.current.Load().Log.Error("changed certificate files cannot be used, the ones before stay in use", "err", err)
+				e.current.Load().Log.Error("changed certificate files cannot be used, the ones before stay in use",
+					"err", err, EventKey, "certificates_failed")
 			}
 		}
 		cfg := e.current.Load()
 		for _, warning := range w.expiring(cfg.Identity, time.Now()) {
-			cfg.Log.Warn(warning)
+			cfg.Log.Warn(warning, EventKey, "certificate_expires")
 		}
 		poll.Reset(cfg.FilePoll)
 	}

@@ -48,6 +48,7 @@ func (i *invitation) proof(conn *quic.Conn, role string, index int) ([]byte, err
 // A gathering is an acceptor's channel whose further connections are on their way.
 type gathering struct {
 	invitation
+	node     string        // the peer
 	complete chan struct{} // closed when all have come
 
 	mu    sync.Mutex
@@ -56,8 +57,8 @@ type gathering struct {
 }
 
 // invite makes a gathering for a channel of n connections. Who calls it calls dismiss.
-func (e *Endpoint) invite(conn *quic.Conn, n int) *gathering {
-	g := &gathering{complete: make(chan struct{}), conns: make([]*quic.Conn, n), left: n - 1}
+func (e *Endpoint) invite(conn *quic.Conn, node string, n int) *gathering {
+	g := &gathering{node: node, complete: make(chan struct{}), conns: make([]*quic.Conn, n), left: n - 1}
 	g.conns[0] = conn
 	rand.Read(g.invitation[:])
 	e.mu.Lock()
@@ -131,6 +132,7 @@ func (e *Endpoint) admit(ctx context.Context, conn *quic.Conn, main *quic.Stream
 	if err != nil {
 		return err
 	}
+	tapOf(conn.Context()).decide(g.node)
 	if !g.join(conn, j.index) {
 		return errors.New("it joins a channel that has this connection already")
 	}
@@ -214,7 +216,7 @@ func (e *Endpoint) again(ctx context.Context, addr netip.AddrPort, cfg *settings
 	if err != nil {
 		return nil, err
 	}
-	conn, err := s.transport.Dial(ctx, net.UDPAddrFromAddrPort(addr), cfg.client, cfg.diallerQUIC(dialLimit))
+	conn, err := s.transport.Dial(ctx, net.UDPAddrFromAddrPort(addr), keyLogged(ctx, cfg.client), cfg.diallerQUIC(dialLimit))
 	if err != nil {
 		e.release(s)
 		return nil, err

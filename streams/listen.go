@@ -197,7 +197,7 @@ func (e *Endpoint) acceptorTLS(open context.Context) *tls.Config {
 			if !a.place.turn(ctx) {
 				return nil, errBusy
 			}
-			return e.acceptorConf(a.settings, info.SupportedProtos), nil
+			return keyLogged(info.Context(), e.acceptorConf(a.settings, info.SupportedProtos)), nil
 		},
 	}
 }
@@ -249,7 +249,7 @@ func (e *Endpoint) arrival(ctx context.Context, s *socket, info *quic.ClientInfo
 			e.logRefusal(a, from, asEnd(context.Cause(ctx)))
 		}
 	})
-	return context.WithValue(ctx, arrivalKey{}, a), nil
+	return e.traceArrival(context.WithValue(ctx, arrivalKey{}, a)), nil
 }
 
 // acceptConns takes connections from quic-go as fast as they come: greeting each is a goroutine's own business. When the
@@ -296,6 +296,7 @@ func (e *Endpoint) greet(l *listener, conn *quic.Conn) {
 		e.welcome(a, conn)
 		return // it has joined another's channel
 	}
+	tapOf(conn.Context()).decide(c.peer.Node)
 	select {
 	case e.accepted <- c:
 		e.welcome(a, conn)
@@ -334,9 +335,16 @@ func (e *Endpoint) logRefusal(a *arrival, from net.Addr, err error) {
 	if isTransport && alert.ErrorCode.IsCryptoError() {
 		_, err = alertFailure(alert, x509.ExtKeyUsageClientAuth)
 	}
-	if a.settings.Log.Enabled(context.Background(), level) && !a.logged.Swap(true) && e.refusals.take(time.Now()) {
-		a.settings.Log.Log(context.Background(), level, "inbound connection turned away",
-			"peer", from.String(), "err", printable(err.Error()))
+	if !a.settings.Log.Enabled(context.Background(), level) || a.logged.Swap(true) {
+		return
+	}
+	attrs := []any{"peer", from.String(), "err", printable(err.Error())}
+	if level == slog.LevelWarn {
+		e.counters.refused.Add(1)
+		attrs = append(attrs, EventKey, "refused")
+	}
+	if e.refusals.take(time.Now()) {
+		a.settings.Log.Log(context.Background(), level, "inbound connection turned away", attrs...)
 	}
 }
 
@@ -404,7 +412,7 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, 
 	conns := []*quic.Conn{conn}
 	var g *gathering
 	if agreed.connections > 1 {
-		g = e.invite(conn, agreed.connections)
+		g = e.invite(conn, peer.Node, agreed.connections)
 		defer e.dismiss(g)
 		ours.Join = g.invitation
 	}

@@ -56,6 +56,7 @@ type outStream struct {
 	waiting bool     // its goroutine has nothing to do
 	busy    bool     // somebody writes
 	chunks  [][]byte // to be written; the last may have room
+	sent    uint64   // bytes that have been written
 }
 
 // newOutbox returns an outbox with the main stream, and lanes that are opened when they are first used.
@@ -292,6 +293,7 @@ func (o *outbox) writeLocked(s *outStream) {
 		if err != nil {
 			o.endLocked(err)
 		}
+		s.sent += uint64(len(chunk))
 		o.queued -= len(chunk)
 		o.releaseLocked(chunk)
 		o.room.Signal()

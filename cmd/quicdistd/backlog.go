@@ -98,3 +98,10 @@ func (b *backlog) take() []byte {
 	b.change.Broadcast() // put may wait for room
 	return data
 }
+
+// size returns how much is not yet taken.
+func (b *backlog) size() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.pending)
+}

@@ -12,6 +12,7 @@ import (
 
 	"quic_dist/lanes"
 	"quic_dist/portproto"
+	"quic_dist/status"
 	"quic_dist/streams"
 )
 
@@ -34,6 +35,7 @@ type bridge struct {
 	runtimeDir string // where the folder of the sockets is made
 	admitter   *admitter
 	keys       *streams.Keyring
+	started    time.Time
 
 	// base is what everything that uses the network lives in. It outlasts the conversation by the time to linger.
 	base context.Context
@@ -46,6 +48,7 @@ type bridge struct {
 	sockets    *rendezvous
 	endSockets context.CancelFunc
 	web        *webSide
+	status     *status.Server // nil: there is no status page
 
 	// Goroutines are started under mu and not after stopping, so that Run can wait for them.
 	running sync.WaitGroup // channels
@@ -80,6 +83,7 @@ func newBridge(w *portproto.Writer, log *logger, runtimeDir string) *bridge {
 		runtimeDir: runtimeDir,
 		admitter:   newAdmitter(w, log),
 		keys:       streams.NewKeyring(),
+		started:    time.Now(),
 		channels:   make(map[uint32]channel),
 		requests:   make(map[uint32]context.CancelFunc),
 	}
@@ -208,6 +212,11 @@ func (b *bridge) handle(body []byte, hangUp context.CancelCauseFunc) error {
 		return b.request(m.ID, reloadTimeout, func(context.Context) (portproto.Frame, error) {
 			return &portproto.OK{ID: m.ID}, endpoint.Reload()
 		})
+	case *portproto.Stats:
+		b.answer(b.stats(m))
+	case *portproto.Trace:
+		endpoint := b.endpoint
+		return b.request(m.ID, reloadTimeout, func(context.Context) (portproto.Frame, error) { return trace(endpoint, m) })
 	case *portproto.Verdict:
 		return b.admitter.settle(m)
 	case *portproto.WebServe, *portproto.WebDial, *portproto.WebNames:
@@ -279,6 +288,10 @@ func (b *bridge) configure(m *portproto.Configure, hangUp context.CancelCauseFun
 		err = b.prepare(config, m.DataPlane, hangUp)
 	}
 	if err == nil {
+		_, err = trace(b.endpoint, &portproto.Trace{QlogDir: m.QlogDir, InsecureKeyLog: m.InsecureKeyLog})
+	}
+	if err == nil {
+		b.startStatus(m.StatusPort)
 		b.tellCertificates(identity)
 	}
 	b.answer(m.ID, &portproto.OK{ID: m.ID}, err)

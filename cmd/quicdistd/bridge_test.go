@@ -98,6 +98,8 @@ func TestRequestsBeforeConfigureAreRefused(t *testing.T) {
 		&portproto.Resolve{ID: 3, Host: "127.0.0.1", Timeout: time.Second},
 		&portproto.Dial{ID: 4, Node: "b@h", Local: "a@h", Targets: []portproto.Target{{Host: "127.0.0.1", Port: 1}}},
 		&portproto.Reload{ID: 5},
+		&portproto.Stats{ID: 6},
+		&portproto.Trace{ID: 7},
 	}
 	for i, request := range requests {
 		v.put(request)
@@ -361,15 +363,17 @@ func TestLogLevelFilters(t *testing.T) {
 	b.wantServing()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.logs) > 0 {
-		t.Errorf("at level error it logs %s", b.logs[0])
+	for _, l := range b.logs {
+		if l.Event == "" {
+			t.Errorf("at level error it logs %s", l)
+		}
 	}
 }
 
 // Every word with which package streams answers is one that the VM knows.
 func TestWordsOfStreamsAreWordsOfTheProtocol(t *testing.T) {
 	codes := []streams.Code{
-		streams.CodeBadCertificate, streams.CodeBadAddress, streams.CodeAddressInUse, streams.CodePermissionDenied,
+		streams.CodeBadCertificate, streams.CodeBadFile, streams.CodeBadAddress, streams.CodeAddressInUse, streams.CodePermissionDenied,
 		streams.CodeUnknownHost, streams.CodeUnreachable, streams.CodeRefused, streams.CodeTimeout, streams.CodeWireVersion,
 		streams.CodeUntrusted, streams.CodePeerRefused, streams.CodeCancelled, streams.CodeLimit, streams.CodeInternal,
 		streams.CodeOf(errNotConfigured), streams.CodeOf(errors.New("any other")),

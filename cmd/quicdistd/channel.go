@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"quic_dist/portproto"
+	"quic_dist/status"
 	"quic_dist/streams"
 )
 
@@ -20,6 +21,9 @@ type channel interface {
 	// finish ends the channel from the VM's side: what the VM has sent is delivered, as far as the peer takes it within
 	// linger. It does not wait. It may be called again, without effect.
 	finish(linger time.Duration)
+
+	// stats gives the channel's figures. It does not wait.
+	stats() status.Peer
 }
 
 // lingering bounds the end of a channel: after finish the peer has a time to confirm, and then expire is called.

@@ -68,8 +68,8 @@ func converse(t testing.TB, said ...[]byte) error {
 	return err
 }
 
-// status returns the exit status of what Run returned: 0 or that of a fault. Anything else fails the test.
-func status(t testing.TB, err error) int {
+// statusOf returns the exit status of what Run returned: 0 or that of a fault. Anything else fails the test.
+func statusOf(t testing.TB, err error) int {
 	t.Helper()
 	var fault *vmFault
 	if err == nil {
@@ -94,7 +94,7 @@ func TestBrokenFramesAreFaults(t *testing.T) {
 		}
 		for _, before := range [][]byte{nil, helloFromVM} {
 			err := converse(t, before, v.bytes)
-			if got := status(t, err); got != exitProtocol {
+			if got := statusOf(t, err); got != exitProtocol {
 				t.Errorf("%s, after %d bytes of hello: exit status %d, want %d", v.name, len(before), got, exitProtocol)
 			} else if !strings.Contains(err.Error(), v.kind+": ") {
 				t.Errorf("%s: %q does not say %s", v.name, err, v.kind)
@@ -110,13 +110,13 @@ func TestFramesCutAtEveryByteAreTheEnd(t *testing.T) {
 			continue
 		}
 		for _, n := range positions(v.bytes) {
-			if got := status(t, converse(t, helloFromVM, v.bytes[:n])); got != 0 {
+			if got := statusOf(t, converse(t, helloFromVM, v.bytes[:n])); got != 0 {
 				t.Errorf("%s: exit status %d after %d of %d bytes", v.name, got, n, len(v.bytes))
 			}
 		}
 	}
 	for n := range helloFromVM {
-		if got := status(t, converse(t, helloFromVM[:n])); got != 0 {
+		if got := statusOf(t, converse(t, helloFromVM[:n])); got != 0 {
 			t.Errorf("hello: exit status %d after %d of %d bytes", got, n, len(helloFromVM))
 		}
 	}
@@ -132,7 +132,7 @@ func TestFramesChangedAtEveryByteAreAnswered(t *testing.T) {
 		for _, i := range positions(v.bytes) {
 			changed := bytes.Clone(v.bytes)
 			changed[i] ^= byte(1 + rng.IntN(255))
-			if got := status(t, converse(t, helloFromVM, changed)); got != 0 && got != exitProtocol {
+			if got := statusOf(t, converse(t, helloFromVM, changed)); got != 0 && got != exitProtocol {
 				t.Errorf("%s, byte %d changed: exit status %d", v.name, i, got)
 			}
 		}
@@ -140,7 +140,7 @@ func TestFramesChangedAtEveryByteAreAnswered(t *testing.T) {
 	for i := range helloFromVM {
 		changed := bytes.Clone(helloFromVM)
 		changed[i] ^= byte(1 + rng.IntN(255))
-		if got := status(t, converse(t, changed)); got != 0 && got != exitProtocol && got != exitVersion {
+		if got := statusOf(t, converse(t, changed)); got != 0 && got != exitProtocol && got != exitVersion {
 			t.Errorf("hello, byte %d changed: exit status %d", i, got)
 		}
 	}
@@ -166,7 +166,7 @@ func TestValidFramesAreAnswered(t *testing.T) {
 		if v.kind != "" {
 			continue
 		}
-		got := status(t, converse(t, helloFromVM, v.bytes))
+		got := statusOf(t, converse(t, helloFromVM, v.bytes))
 		f, err := portproto.ParseFromVM(v.bytes[4:])
 		if err != nil {
 			t.Fatalf("%s: %v", v.name, err)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"quic_dist/portproto"
+	"quic_dist/streams"
 )
 
 // A logger is a slog.Logger whose records become log events for the VM, which has the operator's log. Its level can be set.
@@ -51,17 +52,27 @@ type eventHandler struct {
 
 var _ slog.Handler = (*eventHandler)(nil)
 
+// Enabled lets warnings pass at any level: they may be events for programs, and what they say is counted.
 func (h *eventHandler) Enabled(_ context.Context, level slog.Level) bool {
-	return level >= h.level.Level()
+	return level >= min(h.level.Level(), slog.LevelWarn)
 }
 
 func (h *eventHandler) Handle(_ context.Context, r slog.Record) error {
 	facts := slices.Clone(h.facts)
+	var event portproto.Event
 	r.Attrs(func(a slog.Attr) bool {
-		facts = append(facts, fact(a))
+		if a.Key == streams.EventKey {
+			event = portproto.Event(a.Value.String())
+		} else {
+			facts = append(facts, fact(a))
+		}
 		return true
 	})
+	if event == "" && r.Level < h.level.Level() {
+		return nil
+	}
 	return h.w.Write(&portproto.Log{
+		Event: event,
 		Level: vmLevel(r.Level),
 		What:  strings.TrimSpace(r.Message),
 		Facts: facts[:min(len(facts), portproto.MaxFacts)],

@@ -9,7 +9,7 @@
 -export([childspecs/0]).
 -export([listen/1, listen/2, address/0, address/1, accept/1, accept_connection/5, close/1]).
 -export([select/1, setup/5, is_node_name/1]).
--export([info/0, reload/0]).
+-export([info/0, info/1, reload/0, subscribe/1, unsubscribe/1, trace/2]).
 -export_type([listener/0]).
 
 -include_lib("kernel/include/net_address.hrl").
@@ -29,10 +29,33 @@
 childspecs() ->
     {ok, [quic_dist_sup:child_spec()]}.
 
-%% @doc What is known of the sidecar and where it listens: see {@link quic_dist_port:info/0}.
--spec info() -> #{atom() => term()} | {error, quic_dist_port:reason()}.
+%% @doc What is known of the sidecar and of the links to peers: see {@link quic_dist_info:info/0}.
+-spec info() -> quic_dist_info:info() | {error, quic_dist_port:reason()}.
 info() ->
-    quic_dist_port:info().
+    quic_dist_info:info().
+
+%% @doc The link to one peer, as {@link info/0} has it.
+-spec info(node()) -> quic_dist_info:peer() | {error, not_connected | quic_dist_port:reason()}.
+info(Node) ->
+    quic_dist_info:info(Node).
+
+%% @doc The caller gets a message `{quic_dist, Reference, Event}' for each event of these kinds: see
+%% {@link quic_dist_events}.
+-spec subscribe(all | [quic_dist_events:kind()]) ->
+    {ok, reference()} | {error, {bad_kind, term()} | quic_dist_port:reason()}.
+subscribe(Kinds) ->
+    quic_dist_events:subscribe(Kinds).
+
+%% @doc Ends a subscription of the caller.
+-spec unsubscribe(reference()) -> ok.
+unsubscribe(Reference) ->
+    quic_dist_events:unsubscribe(Reference).
+
+%% @doc Has connections to and from a node, or to and from all nodes that have no setting of their
+%% own, written down: see {@link quic_dist_trace:trace/2}.
+-spec trace(node() | all, quic_dist_trace:setting()) -> ok | {error, quic_dist_port:reason()}.
+trace(Node, Setting) ->
+    quic_dist_trace:trace(Node, Setting).
 
 %% @doc Has changed certificate files taken into use now, and not at the sidecar's next look: see
 %% {@link quic_dist_port:reload/0}.
@@ -267,7 +290,11 @@ do_setup(Kernel, Node, Type, MyNode, LongOrShortNames, SetupTime) ->
                 f_address = fun(_, _) -> Address end
             });
         {error, Text} ->
-            quic_dist_log:log(warning, ["cannot connect to ", atom_to_binary(Node), ": ", Text]),
+            Words = unicode:characters_to_binary(Text),
+            quic_dist_log:log(
+                link, warning, ["cannot connect to ", atom_to_binary(Node), ": ", Words], []
+            ),
+            quic_dist_events:tell(#{event => connect_failed, node => Node, text => Words}),
             ?shutdown2(Node, no_connection)
     end.
 

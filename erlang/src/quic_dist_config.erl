@@ -37,6 +37,10 @@
     fallback := [webdist_config:carrier()],
     insecure_no_verify := boolean(),
     log_level := error | warning | notice | info | debug,
+    log_domains := boolean(),
+    status_port => inet:port_number(),
+    qlog_dir => binary(),
+    insecure_key_log => binary(),
     sources := #{atom() => source()}
 }.
 %% The options that were given, checked, and the defaults of those that have one; and where those
@@ -59,7 +63,8 @@
     close_untrusted => false,
     fallback => [],
     insecure_no_verify => false,
-    log_level => notice
+    log_level => notice,
+    log_domains => false
 }).
 
 %% @doc All options from all sources.
@@ -107,9 +112,15 @@ canonical(Key) -> Key.
 
 -spec accept(term(), term()) -> {ok, term()} | {error, Accepted :: string()}.
 accept(Key, Value) when
-    Key =:= certfile; Key =:= keyfile; Key =:= cacertfile; Key =:= executable
+    Key =:= certfile;
+    Key =:= keyfile;
+    Key =:= cacertfile;
+    Key =:= executable;
+    Key =:= insecure_key_log
 ->
     nonempty_text(Value, "a file name");
+accept(qlog_dir, Value) ->
+    nonempty_text(Value, "the name of a folder");
 accept(password, Value) ->
     nonempty_text(Value, "a string");
 accept(allow, Value) ->
@@ -160,7 +171,13 @@ accept(certificate_names, Value) ->
         true -> {ok, Value};
         false -> {error, "any, node or host"}
     end;
-accept(Key, Value) when Key =:= close_untrusted; Key =:= insecure_no_verify ->
+accept(status_port, Port) when is_integer(Port), Port >= 0, Port =< 65535 ->
+    {ok, Port};
+accept(status_port, _) ->
+    {error, "a TCP port number, 0 to 65535 (0: any)"};
+accept(Key, Value) when
+    Key =:= close_untrusted; Key =:= insecure_no_verify; Key =:= log_domains
+->
     case is_boolean(Value) of
         true -> {ok, Value};
         false -> {error, "true or false"}
@@ -179,7 +196,8 @@ accept(_, _) ->
     {error,
         "one of certfile, keyfile, password, cacertfile, allow, listen_address, listen_port, "
         "nodes, executable, data_plane, streams, lanes, connections, certificate_names, "
-        "close_untrusted, fallback, insecure_no_verify, log_level"}.
+        "close_untrusted, fallback, insecure_no_verify, log_level, log_domains, status_port, qlog_dir, "
+        "insecure_key_log"}.
 
 nonempty_text(Value, Accepted) ->
     case text(Value) of
@@ -286,7 +304,7 @@ format_error({bad_source, Source, Found, Accepted}) ->
 blame(Words, #{sources := Sources} = Options) ->
     Named = [
         io_lib:format("~ts from ~ts", [Key, maps:get(Key, Sources)])
-     || Key <- [certfile, keyfile, cacertfile],
+     || Key <- [certfile, keyfile, cacertfile, qlog_dir, insecure_key_log],
         is_map_key(Key, Options),
         string:prefix(Words, map_get(Key, Options)) =/= nomatch
     ],

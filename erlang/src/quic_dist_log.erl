@@ -1,21 +1,46 @@
 %% @doc Log reports of the carrier, in one form: a text for people, and facts.
 -module(quic_dist_log).
 
--export([log/2, log/3, format/1]).
--export_type([facts/0]).
+-export([configure/1, log/2, log/3, log/4, format/1]).
+-export_type([facts/0, area/0]).
 
 -type facts() :: [{Name :: atom() | binary(), Value :: term()}].
 
-%% @doc Logs a line without further facts.
+-type area() :: sidecar | link | security.
+%% The sidecar's life and what it says; links to peers; who is turned away, certificates, and what
+%% weakens any of that.
+
+%% The key of what configure/1 keeps.
+-define(DOMAINS, {?MODULE, domains}).
+
+%% @doc Takes note of the option `log_domains', for whoever logs from now on.
+-spec configure({ok, quic_dist_config:options()} | {error, string()}) -> ok.
+configure({ok, #{log_domains := Domains}}) ->
+    persistent_term:put(?DOMAINS, Domains);
+configure({error, _}) ->
+    ok.
+
+%% @doc Logs a line about the sidecar without further facts.
 -spec log(logger:level(), unicode:chardata()) -> ok.
 log(Level, Text) ->
     log(Level, Text, []).
 
-%% @doc Logs the report `#{what => Text, facts => Facts}'. It has no domain: OTP's default handler
-%% drops every domain that is not its own.
+%% @doc Logs a line about the sidecar.
 -spec log(logger:level(), unicode:chardata(), facts()) -> ok.
 log(Level, Text, Facts) ->
-    Metadata = #{report_cb => fun ?MODULE:format/1},
+    log(sidecar, Level, Text, Facts).
+
+%% @doc Logs the report `#{what => Text, facts => Facts}'. With the option `log_domains' it has the
+%% domain `[quic_dist, Area]', and else none: OTP's default handler drops every domain that is not
+%% its own.
+-spec log(area(), logger:level(), unicode:chardata(), facts()) -> ok.
+log(Area, Level, Text, Facts) ->
+    Metadata0 = #{report_cb => fun ?MODULE:format/1},
+    Metadata =
+        case persistent_term:get(?DOMAINS, false) of
+            true -> Metadata0#{domain => [quic_dist, Area]};
+            false -> Metadata0
+        end,
     logger:log(Level, #{what => Text, facts => Facts}, Metadata).
 
 %% @doc The `report_cb': one line, the text and then each fact as ` name=value'.

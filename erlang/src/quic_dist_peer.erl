@@ -37,7 +37,10 @@ pass(ok, Message, _) ->
 pass({error, Text}, _, {Ip, UdpPort}) ->
     Peer = [inet:ntoa(Ip), $:, integer_to_list(UdpPort)],
     Facts = [{peer, iolist_to_binary(Peer)}, {err, unicode:characters_to_binary(Text)}],
-    quic_dist_log:log(warning, "inbound connection turned away", Facts),
+    What = <<"inbound connection turned away">>,
+    quic_dist_log:log(security, warning, What, Facts),
+    Named = maps:from_list([{atom_to_binary(Name), Value} || {Name, Value} <- Facts]),
+    quic_dist_events:tell(#{event => refused, text => What, facts => Named}),
     {error, refused}.
 
 %% @doc Does a message of the distribution handshake, as the list of bytes that dist_util gets, name

@@ -24,7 +24,7 @@
 
 -export([start_link/0]).
 -export([await/0, listen/1, close_listener/0, accept/1, resolve/2, dial/1, attach/3, release/1]).
--export([request/4, options/0, info/0, reload/0]).
+-export([request/4, options/0, info/0, reload/0, trace/1]).
 -export([callback_mode/0, init/1, terminate/3, format_status/1]).
 -export([down/3, starting/3, configuring/3, up/3]).
 -export_type([channel/0, listener/0, reason/0, streams/0]).
@@ -64,14 +64,6 @@
 -type reason() :: {Code :: atom(), Text :: string()}.
 %% Code is one of portproto/PROTOCOL.md, section 7, or `down': there is no sidecar.
 
--type certificate() :: #{
-    option := certfile | cacertfile,
-    subject := binary(),
-    expires := binary(),
-    system_time := integer()
-}.
-%% What the sidecar tells of one in a file; when it expires twice, as text and in seconds.
-
 -record(data, {
     config :: {ok, quic_dist_config:options()} | {error, string()},
     reset_key :: binary(),
@@ -89,7 +81,7 @@
     %% Accepted channels that no acceptor has been told of, newest first.
     waiting = [] :: [channel()],
     next_id = 1 :: pos_integer(),
-    certificates = [] :: [certificate()],
+    certificates = [] :: [quic_dist_info:certificate()],
     users = quic_dist_users:new() :: quic_dist_users:users()
 }).
 
@@ -176,16 +168,17 @@ release(#{id := Id, port := Port}) ->
 request(Tag, Parameters, Answer, Timeout) ->
     call({request, Tag, Parameters, Answer}, Timeout).
 
+%% @doc Sets what the sidecar writes down of connections: the fields of `trace'.
+-spec trace(quic_dist_proto:fields()) -> ok | {error, reason()}.
+trace(Fields) ->
+    call({request, trace, Fields, ok}, ?LISTEN_TIMEOUT).
+
 %% @doc The options that are in use.
 -spec options() -> {ok, quic_dist_config:options()} | {error, reason()}.
 options() ->
     call(options, ?CALL_TIMEOUT).
 
-%% @doc What is known of the sidecar: `state' (`up', or why not), `executable', `os_pid', `listen'
-%% (IP address and UDP port, or `undefined'), the `options' in use, defaults included, the
-%% number of `channels', and the `certificates' that are in use from files: of each the `option'
-%% that names the `file', its `subject', when it `expires' (RFC 3339), and how many `days_left' that
-%% is, negative when it has.
+%% @doc What this process itself knows of what {@link quic_dist_info:info/0} tells.
 -spec info() -> #{atom() => term()} | {error, reason()}.
 info() ->
     call(info, ?CALL_TIMEOUT).
@@ -217,15 +210,18 @@ callback_mode() ->
 init([]) ->
     process_flag(trap_exit, true),
     Data = #data{config = config(), reset_key = reset_key()},
+    quic_dist_log:configure(Data#data.config),
     warn_if_insecure(Data#data.config),
     {ok, down, Data, [{next_event, internal, start}]}.
 
 %% Each time distribution starts: what weakens it is never forgotten.
 warn_if_insecure({ok, #{insecure_no_verify := true}}) ->
     quic_dist_log:log(
+        security,
         warning,
         "insecure_no_verify is set: peers are not authenticated, and whoever reaches the UDP port "
-        "gets as far as the distribution handshake"
+        "gets as far as the distribution handshake",
+        []
     );
 warn_if_insecure(_) ->
     ok.
@@ -500,14 +496,7 @@ info(State, #data{listener = Listener, pipe = Pipe} = Data) ->
     }.
 
 certificates(#data{config = {ok, Options}, certificates = Certificates}) ->
-    Now = erlang:system_time(second),
-    [
-        (maps:remove(system_time, Certificate))#{
-            file => maps:get(Option, Options),
-            days_left => floor((Expires - Now) / 86400)
-        }
-     || #{option := Option, system_time := Expires} = Certificate <- Certificates
-    ];
+    quic_dist_info:certificates(Certificates, Options);
 certificates(_) ->
     [].
 
@@ -554,7 +543,10 @@ configure(#data{config = {ok, Options}, reset_key = ResetKey} = Data0) ->
         log_level,
         data_plane,
         streams,
-        lanes
+        lanes,
+        status_port,
+        qlog_dir,
+        insecure_key_log
     ],
     Fields = maps:with(Given, Options),
     Configure = Fields#{
@@ -581,7 +573,9 @@ send_listen(#data{listener = Listener} = Data) ->
 
 enter_up(#data{pipe = Pipe, executable = File} = Data0) ->
     OsPid = quic_dist_pipe:os_pid(Pipe),
-    quic_dist_log:log(info, "quicdistd is up", [{os_pid, OsPid}, {executable, File}]),
+    Facts = #{os_pid => OsPid, executable => File},
+    quic_dist_log:log(info, "quicdistd is up", maps:to_list(Facts)),
+    quic_dist_events:tell(Facts#{event => sidecar_up}),
     webdist_server:tell(up),
     Data = Data0#data{error = "", up_since = erlang:monotonic_time(millisecond)},
     {next_state, up, Data}.
@@ -620,6 +614,7 @@ ended(How, State, #data{pipe = Pipe, users = Users} = Data) ->
 %% The sidecar is gone, or must go. Everybody who waits for it is told.
 fail(Text, Data0) ->
     log_failure(Text, Data0),
+    quic_dist_events:tell({sidecar_down, Text}),
     case Data0#data.pipe of
         undefined -> ok;
         Pipe -> quic_dist_pipe:close(0, Pipe)
@@ -716,16 +711,20 @@ received({control, accepted, #{channel := Id} = Fields}, Data0) ->
         #data{acceptor = undefined, waiting = Waiting} when length(Waiting) >= ?MAX_WAITING ->
             {keep_state, send(close, #{channel => Id}, Data0)};
         _ ->
-            {keep_state, hand_over(channel(Fields, Data0), Data0)}
+            Channel = channel(Fields, Data0),
+            tell_up(accepted, Channel, maps:get(node, Fields), maps:with([identity], Fields)),
+            {keep_state, hand_over(Channel, Data0)}
     end;
 received({control, Tag, Fields}, _) when Tag =:= web_accepted; Tag =:= web_changed ->
     webdist_server:tell({Tag, Fields}),
     keep_state_and_data;
-received({control, log, #{level := Level, what := What, facts := Facts}}, _) ->
-    quic_dist_log:log(Level, What, Facts),
+received({control, log, Log}, #data{config = {ok, #{log_level := Least}}}) ->
+    quic_dist_events:logged(Log, Least),
     keep_state_and_data;
-received({control, certificates, #{certificates := Certificates}}, Data) ->
-    {keep_state, Data#data{certificates = [certificate(C) || C <- Certificates]}};
+received({control, certificates, #{certificates := Certificates}}, Data0) ->
+    Data = Data0#data{certificates = [quic_dist_info:certificate(C) || C <- Certificates]},
+    quic_dist_events:tell(#{event => certificates, certificates => certificates(Data)}),
+    {keep_state, Data};
 received({control, Tag, #{id := 0}}, _) when Tag =:= listening; Tag =:= ok ->
     %% The listener is there again; or it is closed. Nobody waits for that.
     keep_state_and_data;
@@ -763,9 +762,9 @@ answer(From, Reply, Data) ->
 
 answered(listening, #{address := Address, port := UdpPort}, Parameters, From, Data) ->
     %% The next sidecar listens on the very port that peers know.
-    Listener = Parameters#{
-        port_min := UdpPort, port_max := UdpPort, bound => {parse_address(Address), UdpPort}
-    },
+    Bound = {parse_address(Address), UdpPort},
+    quic_dist_events:tell(#{event => listening, address => Bound}),
+    Listener = Parameters#{port_min := UdpPort, port_max := UdpPort, bound => Bound},
     answer(From, {ok, Listener}, Data#data{listener = Listener});
 answered(ok, #{}, _, From, Data) ->
     answer(From, ok, Data);
@@ -773,11 +772,15 @@ answered(resolved, #{addresses := Texts}, _, From, Data) ->
     answer(From, {ok, [parse_address(Text) || Text <- Texts]}, Data);
 answered(dialled, #{channel := Id}, _, abandoned, Data) ->
     {keep_state, send(close, #{channel => Id}, Data)};
-answered(dialled, Fields, _, {Pid, _} = From, Data) ->
+answered(dialled, Fields, #{node := Node}, {Pid, _} = From, Data) ->
     Channel = channel(Fields, Data),
+    tell_up(dialled, Channel, Node, #{}),
     answer(From, {ok, Channel}, own(Channel, Pid, Data));
 answered(_, Fields, _, From, Data) ->
     answer(From, {ok, Fields}, Data).
+
+tell_up(Direction, #{id := Id, address := Ip, udp_port := UdpPort}, Node, Facts) ->
+    quic_dist_events:tell({up, Id, Node, Direction, Facts#{address => {Ip, UdpPort}}}).
 
 channel(#{channel := Id, address := Address, port := UdpPort} = Fields, Data) ->
     Path = maps:with([streams, credit, socket, token], Fields),
@@ -801,14 +804,6 @@ parse_address(Text) ->
         {error, einval} -> throw(not_an_address)
     end.
 
-certificate({Option, Subject, Expires}) ->
-    try calendar:rfc3339_to_system_time(binary_to_list(Expires)) of
-        Time ->
-            #{option => Option, subject => Subject, expires => Expires, system_time => Time}
-    catch
-        error:_ -> throw(not_a_time)
-    end.
-
 %% Channels
 
 own(#{id := Id}, Pid, #data{users = Users} = Data) ->
@@ -821,9 +816,11 @@ hand_over(Channel, #data{acceptor = {Pid, _}} = Data) ->
     own(Channel, Pid, Data).
 
 channel_closed(Id, Reason, Text, #data{users = Users0, waiting = Waiting} = Data) ->
+    quic_dist_events:tell({down, Id, Reason, Text}),
     case quic_dist_users:close(Id, Users0) of
         {Handlers, Users} ->
-            quic_dist_log:log(closed_level(Reason), Text, [{channel, Id}, {reason, Reason}]),
+            Facts = [{channel, Id}, {reason, Reason}],
+            quic_dist_log:log(link, closed_level(Reason), Text, Facts),
             case Handlers of
                 {Input, _} -> Input ! closed;
                 undefined -> closed

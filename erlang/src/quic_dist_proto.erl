@@ -57,7 +57,7 @@
 %% Why a frame is refused, in words that never hold a field's value.
 
 -type field_type() ::
-    u16 | u32 | text | bytes
+    u16 | u32 | u64 | text | bytes
     | {integer, Min :: non_neg_integer(), Max :: pos_integer()}
     | {bytes, Size :: pos_integer()}
     | {atom, [atom()]}
@@ -167,6 +167,7 @@ where(Tag, Name) ->
 value({optional, Type}, Read) -> value(Type, Read);
 value(u16, N) when is_integer(N), N >= 0, N =< 16#ffff -> {ok, N};
 value(u32, N) when is_integer(N), N >= 0, N =< 16#ffffffff -> {ok, N};
+value(u64, N) when is_integer(N), N >= 0, N =< 16#ffffffffffffffff -> {ok, N};
 value({integer, Min, Max}, N) when is_integer(N), N >= Min, N =< Max -> {ok, N};
 value(bytes, B) when is_binary(B) -> {ok, B};
 value({bytes, Size}, B) when byte_size(B) =:= Size -> {ok, B};
@@ -367,13 +368,16 @@ messages(vm) ->
             {hello_timeout, u32},
             {id, u32},
             {idle_timeout, u32},
+            {insecure_key_log, {optional, text}},
             {insecure_no_verify, {optional, {atom, [true, false]}}},
             {keep_alive, u32},
             {keyfile, {optional, text}},
             {lanes, {integer, 1, 64}},
             {log_level, log_level()},
             {password, {optional, bytes}},
+            {qlog_dir, {optional, text}},
             {reset_key, {bytes, 32}},
+            {status_port, {optional, u16}},
             {streams, streams()}
         ]},
         {listen, [
@@ -395,6 +399,13 @@ messages(vm) ->
             {timeout, u32}
         ]},
         {reload, [{id, u32}]},
+        {stats, [{'after', u32}, {id, u32}]},
+        {trace, [
+            {id, u32},
+            {insecure_key_log, {optional, text}},
+            {node, text},
+            {qlog_dir, {optional, text}}
+        ]},
         {verdict, [
             {accept, {atom, [true, false]}},
             {attempt, u32},
@@ -440,9 +451,56 @@ messages(sidecar) ->
                 {list, {tuple, [{atom, [certfile, cacertfile]}, text, text]}, 0, 64}}
         ]},
         {closed, [{channel, u32}, {reason, close_reason()}, {text, text}]},
-        {log, [{facts, {list, {tuple, [text, text]}, 0, 32}}, {level, log_level()}, {what, text}]}
+        {log, [
+            {event,
+                {optional,
+                    {atom, [
+                        refused, flood, certificate_expires, certificates_failed, untrusted
+                    ]}}},
+            {facts, {list, {tuple, [text, text]}, 0, 32}},
+            {level, log_level()},
+            {what, text}
+        ]},
+        {stats_page, [
+            {channels, {list, channel_stats(), 0, 256}},
+            {counters, {list, {tuple, [counter(), u64]}, 0, 32}},
+            {id, u32},
+            {more, {atom, [true, false]}},
+            {status, text}
+        ]}
         | web_messages(sidecar)
     ].
+
+%% One channel's figures, in the order of section 4.
+channel_stats() ->
+    {tuple, [
+        u32,
+        text,
+        text,
+        text,
+        u16,
+        {atom, [dialled, accepted]},
+        {atom, [socket, stdio]},
+        streams(),
+        u64,
+        u64,
+        {list, {tuple, lists:duplicate(11, u64)}, 1, 16},
+        {list, {tuple, [{integer, 0, 64}, u64, u64]}, 0, 65}
+    ]}.
+
+counter() ->
+    {atom, [
+        uptime,
+        dialled,
+        accepted,
+        dials_failed,
+        refused,
+        dropped_datagrams,
+        dropped_connections,
+        pending,
+        memory,
+        goroutines
+    ]}.
 
 %% Distribution over HTTP.
 web_messages(vm) ->
@@ -521,6 +579,7 @@ log_level() ->
 error_code() ->
     {atom, [
         bad_certificate,
+        bad_file,
         bad_address,
         address_in_use,
         permission_denied,

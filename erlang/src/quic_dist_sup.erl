@@ -1,7 +1,7 @@
 %% @doc The carrier's own supervisor, a child of net_sup.
 %%
 %% net_sup ends the node when a child of its own dies (DESIGN.md, section 3), so this supervisor
-%% stands between. Its only child restarts the sidecar by itself; what is restarted here is a bug.
+%% stands between. `quic_dist_port' restarts the sidecar by itself; what is restarted here is a bug.
 -module(quic_dist_sup).
 -behaviour(supervisor).
 
@@ -31,10 +31,11 @@ start_link() ->
 %% @private
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
+    Events = #{id => quic_dist_events, start => {quic_dist_events, start_link, []}},
     Port = #{
         id => quic_dist_port,
         start => {quic_dist_port, start_link, []},
         %% Longer than the sidecar may take to end (portproto/PROTOCOL.md, section 8).
         shutdown => 5000
     },
-    {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, [Port]}}.
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, [Events, Port]}}.

@@ -94,6 +94,7 @@ message_of(Tag, Types) ->
 
 field({optional, Type}) -> oneof([absent, field(Type)]);
 field(u16) -> integer(0, 16#ffff);
+field(u64) -> oneof([integer(0, 300), integer(0, 16#ffffffffffffffff)]);
 field(u32) -> oneof([integer(0, 300), integer(0, 16#ffffffff)]);
 field(text) -> ?LET(L, list(oneof([range($\s, $~), range(0, 16#d7ff), range(16#e000, 16#10ffff)])),
                     unicode:characters_to_binary(L));
@@ -103,7 +104,13 @@ field({bytes, Size}) -> binary(Size);
 field({atom, Atoms}) -> oneof(Atoms);
 field({tuple, Types}) -> list_to_tuple([field(Type) || Type <- Types]);
 field({list, Type, Min, Max}) ->
-    ?LET(N, range(Min, Max), vector(N, field(Type))).
+    %% A frame has room for thousands of elements, not for as many lists.
+    Most =
+        case Type of
+            {tuple, Types} -> [few || {list, _, _, _} <- Types];
+            _ -> []
+        end,
+    ?LET(N, range(Min, case Most of [] -> Max; _ -> min(Max, 3) end), vector(N, field(Type))).
 
 %% One byte changed, removed or put in, or the end cut off.
 damaged(Bytes) ->

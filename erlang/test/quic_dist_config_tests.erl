@@ -82,7 +82,12 @@ accepted() ->
         [{lanes, N, N} || N <- [1, 8, 64]] ++
         [{connections, K, K} || K <- [auto, 1, 16]] ++
         [{certificate_names, Names, Names} || Names <- [any, node, host]] ++
-        [{Key, Set, Set} || Key <- [close_untrusted, insecure_no_verify], Set <- [true, false]] ++
+        [
+            {Key, Set, Set}
+         || Key <- [close_untrusted, insecure_no_verify, log_domains], Set <- [true, false]
+        ] ++
+        [{status_port, N, N} || N <- [0, 9464, 65535]] ++
+        [{Key, "/x/y", <<"/x/y">>} || Key <- [qlog_dir, insecure_key_log]] ++
         [{log_level, Level, Level} || Level <- [error, warning, notice, info, debug]].
 
 %% Each option refuses these values, with its own words for what it takes.
@@ -99,7 +104,8 @@ refused_test_() ->
 
 refused() ->
     NoText = ["", <<>>, '', 17, [a | b], {}, #{}, <<255>>, lists:duplicate(4097, $a)],
-    [{Key, NoText, "a file name"} || Key <- [certfile, keyfile, cacertfile, executable]] ++
+    Files = [certfile, keyfile, cacertfile, executable, insecure_key_log],
+    [{Key, NoText, "a file name"} || Key <- Files] ++
         [
             {password, NoText, "a string"},
             {listen_address,
@@ -150,6 +156,9 @@ refused() ->
             {certificate_names, [cn, "any", true, [any]], "any, node or host"},
             {close_untrusted, [yes, "true", 1, <<"true">>], "true or false"},
             {insecure_no_verify, [no, "false", 0, undefined], "true or false"},
+            {log_domains, [yes, 1, []], "true or false"},
+            {status_port, [-1, 65536, "9464", any, {1, 2}], "0 to 65535"},
+            {qlog_dir, NoText, "the name of a folder"},
             {lanes, [0, 65, -1, 8.0, "8", auto, {1, 64}], "1 to 64"},
             {connections, [0, 17, -1, 1.0, "1", "auto", any, {1, 16}], "auto, or 1 to 16"},
             {log_level, [warn, all, none, "info", 7, emergency], "error, warning, notice, info"}
@@ -168,21 +177,29 @@ unknown_test_() ->
      || Key <- [nonsense, "certfile", <<"certfile">>, {a, b}, 17]
     ].
 
+%% Those that an unknown one is answered with.
 known() ->
+    {error, {bad_option, nonsense, 1, "here", Accepted}} = check([{nonsense, 1}]),
+    {match, [_ | Words]} = re:run(Accepted, "[a-z_]+", [global, {capture, first, list}]),
+    [list_to_atom(Word) || [Word] <- Words, Word =/= "of"].
+
+%% Each option that is read is documented in README.md, and each that is documented is read.
+documented_test() ->
+    {ok, Text} = file:read_file("README.md"),
+    [_, Rest] = binary:split(Text, <<"\n## Options\n">>),
+    [Section | _] = binary:split(Rest, <<"\n## ">>),
+    {match, Rows} = re:run(Section, "^\\| `([a-z_]+)`", [
+        global, multiline, {capture, all_but_first, list}
+    ]),
+    Documented = [list_to_atom(Key) || [Key] <- Rows],
+    ?assertEqual(lists:sort(known()), lists:sort(Documented)),
+    %% An option is read if it is refused for its value, and not for its name.
     [
-        certfile,
-        keyfile,
-        password,
-        cacertfile,
-        listen_address,
-        listen_port,
-        nodes,
-        executable,
-        data_plane,
-        streams,
-        lanes,
-        connections,
-        log_level
+        begin
+            {error, {bad_option, Key, _, _, Accepted}} = check([{Key, {bad, value}}]),
+            ?assertEqual(nomatch, string:prefix(Accepted, "one of "))
+        end
+     || Key <- Documented
     ].
 
 %% The first quic_dist's names are names for the same options.
