@@ -10,7 +10,7 @@ vsn = $$(sed -n 's/.*{vsn, "\(.*\)"}.*/\1/p' erlang/src/quic_dist.app.src)
 platform = $$(go env GOOS)-$$(go env GOARCH)
 
 .NOTPARALLEL:
-.PHONY: help setup build executable test go-test eunit ct cover check fuzz demo bench wan bench-tools bench-report clean
+.PHONY: help setup build executable test test-all proxies go-test eunit ct cover check fuzz demo bench wan bench-tools bench-report clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
@@ -55,6 +55,12 @@ check: build ## everything but the tests that must hold of a commit
 	scripts/check-edoc.sh
 	scripts/check-text.sh
 	scripts/check-shell.sh
+
+test-all: test proxies ## all that make test does, and what takes longer
+
+proxies: build ## nodes behind nginx, HAProxy, Caddy and Apache, which are installed if need be
+	scripts/setup.sh proxies
+	QUIC_DIST_TEST_PROXIES=all scripts/test-erlang.sh ct webdist_proxies_SUITE
 
 fuzz: setup ## each fuzz target for FUZZTIME
 	scripts/fuzz.sh $(FUZZTIME)

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes a Debian machine (bookworm or trixie) ready to build and test: installs what is missing, or
 # says what is and ends with status 1. Says nothing when all is there, which takes half a second.
+# With the word "proxies" also for make proxies: Debian starts web servers when it installs them.
 set -eu
 cd "$(dirname "$0")/.."
 PATH=$PWD/_tools/go/bin:$PATH
@@ -10,6 +11,8 @@ go=1.26
 go_toolchain=1.26.8
 applications="asn1 common_test crypto dialyzer edoc eunit inets parsetools public_key
 runtime_tools ssl syntax_tools tools xmerl proper"
+more=
+[ "${1-}" != proxies ] || more="nginx:nginx haproxy:haproxy caddy:caddy apache2:apache2-bin"
 headers="eunit/include/eunit.hrl common_test/include/ct.hrl proper/include/proper.hrl"
 
 # What Erlang lacks, as words: applications and include files.
@@ -28,7 +31,7 @@ erlang_lacks() {
 
 # The Debian packages that are missing, apart from Go.
 packages() {
-    for pair in make:make gcc:gcc openssl:openssl ip:iproute2 shellcheck:shellcheck rebar3:rebar3; do
+    for pair in make:make gcc:gcc openssl:openssl ip:iproute2 shellcheck:shellcheck rebar3:rebar3 $more; do
         PATH=$PATH:/usr/sbin command -v "${pair%:*}" >/dev/null || echo "${pair#*:}"
     done
     # the race detector needs cgo
