@@ -231,7 +231,12 @@ handle_info(_, State) ->
 
 apply_again(State0) ->
     case apply_wish(State0) of
-        {{ok, _}, State} ->
+        {{ok, #{state := Stands}}, State} when Stands =:= holding; Stands =:= registered ->
+            State;
+        {{ok, _}, #state{serve = false, node = <<>>} = State} ->
+            State;
+        {{ok, #{text := Text}}, State} ->
+            quic_dist_log:log(warning, ["the web port: ", Text]),
             State;
         {{error, Text}, State} ->
             quic_dist_log:log(error, ["the web port: ", Text]),

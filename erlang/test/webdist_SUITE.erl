@@ -560,8 +560,8 @@ stopped_and_started(Config) ->
      || _ <- [1, 2, 3]
     ].
 
-%% The port may be part of an application's supervision tree: it is held from the start of the child
-%% to its end.
+%% The port may be part of an application's supervision tree: it is held from the child's start, or
+%% from when it is free, to the child's end.
 a_child_of_an_application(Config) ->
     A = start(#{
         carrier => inet_tcp, name => {short, unique("a")}, webdist => [{port, port(Config)}]
@@ -570,9 +570,12 @@ a_child_of_an_application(Config) ->
         State = maps:get(state, call(Node, webdist, info, [])),
         State =:= holding orelse State
     end,
+    {ok, Other} = gen_tcp:listen(port(Config), [{reuseaddr, true}]),
     call(A, fun() ->
         {ok, _} = supervisor:start_child(kernel_safe_sup, webdist:child_spec())
     end),
+    _ = quic_dist_node:wait_log(A, "^warning .*the web port: TCP port", 5000),
+    gen_tcp:close(Other),
     wait_until(held, fun() -> Holds(A) end),
     Hello = webdist(Config, unique("hello")),
     ?assertEqual(pong, ping(Hello, A)),
