@@ -10,7 +10,7 @@ vsn = $$(sed -n 's/.*{vsn, "\(.*\)"}.*/\1/p' erlang/src/quic_dist.app.src)
 platform = $$(go env GOOS)-$$(go env GOARCH)
 
 .NOTPARALLEL:
-.PHONY: help setup build executable test test-all go-test page-test eunit ct cover check fuzz demo bench wan bench-tools bench-report clean
+.PHONY: help setup build executable test test-all proxies go-test page-test eunit ct cover check fuzz demo bench wan bench-tools bench-report clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
@@ -27,11 +27,15 @@ executable: ## the executable alone, for GOOS and GOARCH if they are set
 test: build go-test eunit ct ## all tests of both languages, and 5 s of each fuzz target
 	scripts/fuzz.sh 5s
 
-test-all: test page-test ## and what takes longer, or needs a browser
+test-all: test page-test proxies ## and what takes longer, or needs a browser or web servers
 
 page-test: build ## the status page in headless Chromium; SCREENSHOT=docs/status.png takes a picture
 	scripts/setup.sh chromium:chromium
 	cd test/page && QUIC_DIST_SCREENSHOT=$(abspath $(SCREENSHOT)) go test $(GOTESTFLAGS) -count=1 ./...
+
+proxies: build ## nodes behind nginx, HAProxy, Caddy and Apache, which are installed if need be
+	scripts/setup.sh nginx:nginx haproxy:haproxy caddy:caddy apache2:apache2-bin # Debian starts them when it installs them
+	QUIC_DIST_TEST_PROXIES=all scripts/test-erlang.sh ct webdist_proxies_SUITE
 
 go-test:
 	go test $(GOTESTFLAGS) -race -shuffle=on ./...

@@ -3,6 +3,7 @@ module quic_dist
 go 1.26.0
 
 require (
+	github.com/coder/websocket v1.8.15
 	github.com/prometheus/client_golang v1.25.0
 	github.com/prometheus/client_model v0.6.3
 	github.com/quic-go/quic-go v0.65.0
@@ -13,7 +14,6 @@ require (
 )
 
 require (
-	github.com/coder/websocket v1.8.15
 	github.com/quic-go/qpack v0.6.0 // indirect
 	golang.org/x/text v0.42.0 // indirect
 )

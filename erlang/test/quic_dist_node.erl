@@ -12,7 +12,7 @@
 
 -export([start/1, stop/1, stop_all/0, end_run/0]).
 -export([call/2, call/3, call/4, cast/2, cast/4, tell/2, connect/2, default_name_args/1]).
--export([run/2, open/2, enter/2, expect/3, finish/2, output/1]).
+-export([run/2, open/2, enter/2, expect/3, finish/2, output/1, os_pid/1]).
 -export([scale/1, wait_until/2, wait_until/3, settled/3, flush/0]).
 -export([info/1, sidecar/1, alive/1, signal/2, os_processes/0, sidecars/0]).
 -export([udp_sockets/0, udp_sockets/1]).
@@ -305,6 +305,10 @@ open(Args, Options) ->
     Ref = make_ref(),
     put(Ref, <<>>),
     {command, Port, OsPid, Ref}.
+
+%% @doc The command's operating system process, for signal/2.
+-spec os_pid(command()) -> pos_integer().
+os_pid({command, _, OsPid, _}) -> OsPid.
 
 %% @doc Writes to the command's standard input.
 -spec enter(command(), iodata()) -> ok.
@@ -654,20 +658,23 @@ mark() -> registry(mark).
 certificates(Names) ->
     Dir = filename:join(dir(), unique("certs")),
     ok = file:make_dir(Dir),
-    Root = public_key:pkix_test_root_cert("quic dist test authority", [{key, ?CURVE}]),
+    %% Others than Erlang take no SHA-1, which is what it would be.
+    Strong = [{key, ?CURVE}, {digest, sha256}],
+    Root = public_key:pkix_test_root_cert("quic dist test authority", Strong),
     #{
         cacertfile => pem(Dir, "ca.pem", {'Certificate', maps:get(cert, Root), not_encrypted}),
         certs => [certificate(Dir, Root, N, Name) || {N, Name} <- lists:enumerate(Names)]
     }.
 
-certificate(Dir, Root, N, Name) ->
+certificate(Dir, Root, N, Whose) ->
     San =
-        case Name of
+        case Whose of
             Ip when is_tuple(Ip) -> {iPAddress, ip_bytes(Ip)};
             Dns -> {dNSName, Dns}
         end,
     %% The record 'Extension' of public_key.hrl, and its 'id-ce-subjectAltName'.
-    Peer = [{key, ?CURVE}, {extensions, [{'Extension', {2, 5, 29, 17}, false, [San]}]}],
+    Name = {extensions, [{'Extension', {2, 5, 29, 17}, false, [San]}]},
+    Peer = [{key, ?CURVE}, {digest, sha256}, Name],
     Chain = #{root => Root, intermediates => [], peer => Peer},
     #{server_config := Config} =
         public_key:pkix_test_data(#{server_chain => Chain, client_chain => Chain}),
