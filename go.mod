@@ -9,4 +9,10 @@ require (
 	golang.org/x/sys v0.49.0
 )
 
-require golang.org/x/crypto v0.54.0
+require (
+	github.com/spf13/cobra v1.10.2
+	github.com/spf13/pflag v1.0.9
+	golang.org/x/crypto v0.54.0
+)
+
+require github.com/inconshreveable/mousetrap v1.1.0 // indirect
