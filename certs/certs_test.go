@@ -2,6 +2,7 @@ package certs
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -12,20 +13,21 @@ import (
 	"testing"
 	"time"
 
+	"quic_dist/command"
 	"quic_dist/streams"
 )
 
-// run returns the exit status and what was written to standard output and error.
-func run(args ...string) (status int, out, err string) {
+// told returns the exit status and what was written to standard output and error.
+func told(args ...string) (status int, out, err string) {
 	var stdout, stderr bytes.Buffer
-	status = Main(args, &stdout, &stderr)
+	status = command.Execute(context.Background(), Command(), args, nil, &stdout, &stderr)
 	return status, stdout.String(), stderr.String()
 }
 
 func must(t *testing.T, args ...string) string {
 	t.Helper()
-	status, out, err := run(args...)
-	if status != exitOK || err != "" {
+	status, out, err := told(args...)
+	if status != command.OK || err != "" {
 		t.Fatalf("cert %v: status %d, %s", args, status, err)
 	}
 	return out
@@ -34,8 +36,8 @@ func must(t *testing.T, args ...string) string {
 // wantFailure asserts that a command fails, with these words in one line and nothing on standard output.
 func wantFailure(t *testing.T, args []string, words ...string) {
 	t.Helper()
-	status, out, err := run(args...)
-	if status != exitFailed || out != "" || strings.Count(err, "\n") != 1 {
+	status, out, err := told(args...)
+	if status != command.Failed || out != "" || strings.Count(err, "\n") != 1 {
 		t.Errorf("cert %v: status %d, %q, %q", args, status, out, err)
 	}
 	for _, w := range words {
@@ -85,8 +87,8 @@ func TestNodesTakeWhatIsMade(t *testing.T) {
 				list := strings.Fields(words)
 				name := strings.ReplaceAll(list[0], "_", " ")
 				for _, rule := range list[1:] {
-					status, out, err := run("verify", name, cert, "-key", key, "-ca", ca, "-names", rule)
-					if (status == exitOK) != good {
+					status, out, err := told("verify", name, cert, "-key", key, "-ca", ca, "-names", rule)
+					if (status == command.OK) != good {
 						t.Errorf("for %s by the rule %s: %s%s", name, rule, out, err)
 					}
 				}
@@ -211,8 +213,8 @@ func TestWrongArguments(t *testing.T) {
 		wantFailure(t, c.args, c.words...)
 	}
 	for _, args := range [][]string{{}, {"sign"}, {"node"}, {"node", "a@h", "b@h"}, {"ca", "here"}, {"ca", "-days", "x"}, {"show", "-x", "f"}, {"verify", "a@h"}} {
-		status, out, err := run(args...)
-		if status != exitUsage || out != "" || !strings.Contains(err, "usage: quicdistd cert") && !strings.Contains(err, "Usage") {
+		status, out, err := told(args...)
+		if status != command.Usage || out != "" || !strings.Contains(err, "Usage") {
 			t.Errorf("cert %v: status %d, %q, %q", args, status, out, err)
 		}
 	}

@@ -6,8 +6,6 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -16,14 +14,10 @@ import (
 	"time"
 	"unicode"
 
-	"quic_dist/streams"
-)
+	"github.com/spf13/cobra"
 
-// Exit statuses of [Main].
-const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2
+	"quic_dist/command"
+	"quic_dist/streams"
 )
 
 const (
@@ -35,88 +29,25 @@ const (
 	caFileHelp = "the authority's certificate"
 )
 
-const usage = `usage: quicdistd cert COMMAND ...
+// Command is quicdistd cert.
+func Command() *cobra.Command {
+	return command.Group("cert", "make, show and check the certificates of nodes", ca(), node(), show(), verify())
+}
 
-  ca                make a certificate authority: ca.pem and ca.key
-  node NAME         make the certificate of a node, such as app@host.example.org, or of all nodes of a host
-  show FILE         say what is in a file of certificates
-  verify NAME FILE  check that nodes take the certificate for that of the node
+// A run is that of one command.
+type run struct {
+	out io.Writer
+	now time.Time
+}
 
-"quicdistd cert COMMAND -h" lists a command's options.
-`
-
-// Main runs a command, given what stands behind "quicdistd cert", and returns the exit status: 0; 1 when it could not be done, or
-// a certificate is not good; 2 for a wrong command line.
-func Main(args []string, stdout, stderr io.Writer) int {
-	commands := map[string]func(*command) error{"ca": (*command).ca, "node": (*command).node, "show": (*command).show, "verify": (*command).verify}
-	if len(args) == 0 {
-		fmt.Fprint(stderr, usage)
-		return exitUsage
-	}
-	if slices.Contains([]string{"-h", "-help", "--help", "help"}, args[0]) {
-		fmt.Fprint(stdout, usage)
-		return exitOK
-	}
-	run := commands[args[0]]
-	if run == nil {
-		fmt.Fprintf(stderr, "quicdistd cert: there is no command %q\n%s", args[0], usage)
-		return exitUsage
-	}
-	c := &command{args: args[1:], out: stdout, now: time.Now(), flags: flag.NewFlagSet("quicdistd cert "+args[0], flag.ContinueOnError)}
-	var said strings.Builder // of package flag: the usage, and what is wrong
-	c.flags.SetOutput(&said)
-	switch err := run(c); {
-	case err == nil:
-		return exitOK
-	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(stdout, said.String())
-		return exitOK
-	case errors.Is(err, errUsage):
-		fmt.Fprint(stderr, said.String())
-		return exitUsage
-	default:
-		fmt.Fprintf(stderr, "quicdistd cert %s: %v\n", args[0], err)
-		return exitFailed
+// does makes a function what a command does.
+func does(f func(c *run, given []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, given []string) error {
+		return command.Fail(command.Failed, f(&run{out: cmd.OutOrStdout(), now: time.Now()}, given))
 	}
 }
 
-// A command is a run of one.
-type command struct {
-	args  []string
-	flags *flag.FlagSet
-	out   io.Writer
-	now   time.Time
-}
-
-// parse returns the arguments that are no options, of which there are to be as many as names. Options may stand anywhere.
-func (c *command) parse(names ...string) ([]string, error) {
-	c.flags.Usage = func() {
-		words := append([]string{c.flags.Name()}, names...)
-		fmt.Fprintf(c.flags.Output(), "usage: %s [OPTIONS]\n", strings.Join(words, " "))
-		c.flags.PrintDefaults()
-	}
-	var given []string
-	for rest := c.args; ; {
-		if err := c.flags.Parse(rest); errors.Is(err, flag.ErrHelp) {
-			return nil, err
-		} else if err != nil {
-			return nil, errUsage // package flag has said it
-		}
-		if c.flags.NArg() == 0 {
-			break
-		}
-		given = append(given, c.flags.Arg(0))
-		rest = c.flags.Args()[1:]
-	}
-	if len(given) != len(names) {
-		fmt.Fprintf(c.flags.Output(), "%d arguments (%s), want %d\n", len(given), strings.Join(given, " "), len(names))
-		c.flags.Usage()
-		return nil, errUsage
-	}
-	return given, nil
-}
-
-func (c *command) say(format string, args ...any) { fmt.Fprintf(c.out, format, args...) }
+func (c *run) say(format string, args ...any) { fmt.Fprintf(c.out, format, args...) }
 
 func life(days int) (time.Duration, error) {
 	if days < 1 || days > mostDays {
@@ -125,22 +56,25 @@ func life(days int) (time.Duration, error) {
 	return time.Duration(days) * day, nil
 }
 
-func (c *command) ca() error {
-	out := c.flags.String("out", ".", "the `folder` for ca.pem and ca.key")
-	name := c.flags.String("name", "", "what people are to read as the authority's `name`")
-	days := c.flags.Int("days", caDays, "for how many `days` it is valid")
-	if _, err := c.parse(); err != nil {
-		return err
-	}
-	valid, err := life(*days)
+func ca() *cobra.Command {
+	cmd := &cobra.Command{Use: "ca", Short: "make a certificate authority: ca.pem and ca.key", Args: cobra.NoArgs}
+	out := cmd.Flags().String("out", ".", "the `folder` for ca.pem and ca.key")
+	name := cmd.Flags().String("name", "", "what people are to read as the authority's `name`")
+	days := cmd.Flags().Int("days", caDays, "for how many `days` it is valid")
+	cmd.RunE = does(func(c *run, _ []string) error { return c.ca(*out, *name, *days) })
+	return cmd
+}
+
+func (c *run) ca(out, name string, days int) error {
+	valid, err := life(days)
 	if err != nil {
 		return err
 	}
-	authority, err := NewAuthority(*name, c.now, valid)
+	authority, err := NewAuthority(name, c.now, valid)
 	if err != nil {
 		return err
 	}
-	files, err := pair(*out, caName, authority.Cert, authority.Key)
+	files, err := pair(out, caName, authority.Cert, authority.Key)
 	if err != nil {
 		return err
 	}
@@ -154,27 +88,31 @@ func (c *command) ca() error {
 	return nil
 }
 
-func (c *command) node() error {
-	out := c.flags.String("out", ".", "the `folder` for NAME.pem and NAME.key")
-	caFile := c.flags.String("ca", "ca.pem", caFileHelp+", a `file`")
-	caKey := c.flags.String("ca-key", "", "its private key, a `file`; if not given, that beside it with the ending .key")
-	days := c.flags.Int("days", nodeDays, "for how many `days` it is valid, but not longer than the authority")
-	given, err := c.parse("NAME")
+func node() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "node NAME", Short: "make the certificate of a node, such as app@host.example.org, or of all nodes of a host",
+		Args: cobra.ExactArgs(1),
+	}
+	out := cmd.Flags().String("out", ".", "the `folder` for NAME.pem and NAME.key")
+	caFile := cmd.Flags().String("ca", "ca.pem", caFileHelp+", a `file`")
+	caKey := cmd.Flags().String("ca-key", "", "its private key, a `file`; if not given, that beside it with the ending .key")
+	days := cmd.Flags().Int("days", nodeDays, "for how many `days` it is valid, but not longer than the authority")
+	cmd.RunE = does(func(c *run, given []string) error { return c.node(given[0], *out, *caFile, *caKey, *days) })
+	return cmd
+}
+
+func (c *run) node(name, out, caFile, caKey string, days int) error {
+	valid, err := life(days)
 	if err != nil {
 		return err
 	}
-	valid, err := life(*days)
-	if err != nil {
-		return err
+	if caKey == "" {
+		caKey = strings.TrimSuffix(caFile, filepath.Ext(caFile)) + ".key"
 	}
-	if *caKey == "" {
-		*caKey = strings.TrimSuffix(*caFile, filepath.Ext(*caFile)) + ".key"
-	}
-	name := given[0]
 	if err := checkName(name); err != nil {
 		return err
 	}
-	authority, err := loadAuthority(*caFile, *caKey)
+	authority, err := loadAuthority(caFile, caKey)
 	if err != nil {
 		return err
 	}
@@ -184,7 +122,7 @@ func (c *command) node() error {
 	}
 	// The name as it stands in the certificate has no character that a folder could mind, but for the colons of an IPv6 address.
 	base := strings.ReplaceAll(streams.NodeURI(name).Opaque, ":", "%3A")
-	files, err := pair(*out, base, node.Cert, node.Key)
+	files, err := pair(out, base, node.Cert, node.Key)
 	if err != nil {
 		return err
 	}
@@ -202,7 +140,7 @@ func (c *command) node() error {
 		c.say("%s %s\n", flag, word(name))
 	}
 	c.say("-proto_dist quic\n")
-	for _, option := range []struct{ key, file string }{{"certfile", files[1].name}, {"keyfile", files[0].name}, {"cacertfile", *caFile}} {
+	for _, option := range []struct{ key, file string }{{"certfile", files[1].name}, {"keyfile", files[0].name}, {"cacertfile", caFile}} {
 		path, err := filepath.Abs(option.file)
 		if err != nil {
 			return err
@@ -241,17 +179,20 @@ func erlangString(s string) string {
 	return b.String()
 }
 
-func (c *command) show() error {
-	given, err := c.parse("FILE")
-	if err != nil {
-		return err
+func show() *cobra.Command {
+	return &cobra.Command{
+		Use: "show FILE", Short: "say what is in a file of certificates", Args: cobra.ExactArgs(1),
+		RunE: does(func(c *run, given []string) error { return c.show(given[0]) }),
 	}
-	certs, err := streams.LoadCertificates(given[0])
+}
+
+func (c *run) show(file string) error {
+	certs, err := streams.LoadCertificates(file)
 	if err != nil {
 		return err
 	}
 	for i, cert := range certs {
-		c.say("%s, certificate %d of %d\n", given[0], i+1, len(certs))
+		c.say("%s, certificate %d of %d\n", file, i+1, len(certs))
 		sum := sha256.Sum256(cert.Raw)
 		for _, line := range [][2]string{
 			{"subject", fmt.Sprintf("%q", cert.Subject)},
@@ -314,27 +255,30 @@ func keyKind(cert *x509.Certificate) string {
 	return cert.PublicKeyAlgorithm.String()
 }
 
-func (c *command) verify() error {
-	caFile := c.flags.String("ca", "ca.pem", caFileHelp+", or those of several, a `file`: what nodes have as cacertfile")
-	keyFile := c.flags.String("key", "", "the certificate's private key, a `file`, to be checked with it")
-	names := c.flags.String("names", "any", "the `rule` that nodes have as certificate_names: any, node or host")
-	given, err := c.parse("NAME", "FILE")
-	if err != nil {
-		return err
+func verify() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "verify NAME FILE", Short: "check that nodes take the certificate for that of the node", Args: cobra.ExactArgs(2),
 	}
-	rule, ok := streams.ParseNameRule(*names)
+	caFile := cmd.Flags().String("ca", "ca.pem", caFileHelp+", or those of several, a `file`: what nodes have as cacertfile")
+	keyFile := cmd.Flags().String("key", "", "the certificate's private key, a `file`, to be checked with it")
+	names := cmd.Flags().String("names", "any", "the `rule` that nodes have as certificate_names: any, node or host")
+	cmd.RunE = does(func(c *run, given []string) error { return c.verify(given[0], given[1], *caFile, *keyFile, *names) })
+	return cmd
+}
+
+func (c *run) verify(name, certFile, caFile, keyFile, names string) error {
+	rule, ok := streams.ParseNameRule(names)
 	if !ok {
-		return fmt.Errorf("-names %q: it must be any, node or host", *names)
+		return fmt.Errorf("-names %q: it must be any, node or host", names)
 	}
-	name, certFile := given[0], given[1]
 	if err := checkName(name); err != nil {
 		return err
 	}
 	if !strings.Contains(name, "@") {
 		return fmt.Errorf("%q is not a node's name: it is of the form name@host", name)
 	}
-	if *keyFile != "" {
-		if _, err := streams.LoadIdentity(streams.IdentityFiles{CertFile: certFile, KeyFile: *keyFile}); err != nil {
+	if keyFile != "" {
+		if _, err := streams.LoadIdentity(streams.IdentityFiles{CertFile: certFile, KeyFile: keyFile}); err != nil {
 			return err
 		}
 	}
@@ -342,14 +286,14 @@ func (c *command) verify() error {
 	if err != nil {
 		return err
 	}
-	node, err := streams.LoadIdentity(streams.IdentityFiles{CAFile: *caFile})
+	node, err := streams.LoadIdentity(streams.IdentityFiles{CAFile: caFile})
 	if err != nil {
 		return err
 	}
 	config := streams.Config{Identity: node, NameRule: rule}
 	if err := config.Judge(chain, name); err != nil {
-		return fmt.Errorf("%s is not good for %s. A node with cacertfile %s says: %w", certFile, name, *caFile, err)
+		return fmt.Errorf("%s is not good for %s. A node with cacertfile %s says: %w", certFile, name, caFile, err)
 	}
-	c.say("%s is good for %s, until %s, with nodes that have cacertfile %s.\n", certFile, name, stamp(chain[0].NotAfter), *caFile)
+	c.say("%s is good for %s, until %s, with nodes that have cacertfile %s.\n", certFile, name, stamp(chain[0].NotAfter), caFile)
 	return nil
 }

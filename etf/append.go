@@ -8,7 +8,7 @@ import (
 )
 
 // Append appends a term, version byte included, in canonical form. It panics on what is no term of Erlang's: nil, an
-// atom that is not valid UTF-8 or exceeds 255 characters, a tuple of more than 255 elements, a map with a key twice.
+// atom that is not valid UTF-8 or exceeds 255 characters, a map with a key twice, an improper list whose tail is a list.
 // A program whose atoms are its own constants can make none of these of what it was sent.
 func Append(b []byte, t Term) []byte {
 	return appendTerm(append(b, versionByte), t)
@@ -33,7 +33,7 @@ func appendTerm(b []byte, t Term) []byte {
 	case Map:
 		return appendMap(b, t)
 	default:
-		panic(fmt.Sprintf("etf: %T is not a term", t))
+		return appendForeign(b, t)
 	}
 }
 
@@ -60,7 +60,7 @@ func appendInteger(b []byte, i int32) []byte {
 }
 
 func appendAtom(b []byte, a Atom) []byte {
-	if !validAtom(string(a)) {
+	if !ValidAtom(string(a)) {
 		panic(fmt.Sprintf("etf: atom of %d bytes is not UTF-8 or exceeds %d characters", len(a), maxAtomChars))
 	}
 	if len(a) <= math.MaxUint8 {
@@ -104,9 +104,10 @@ func isString(l List) bool {
 
 func appendTuple(b []byte, t Tuple) []byte {
 	if len(t) > math.MaxUint8 {
-		panic(fmt.Sprintf("etf: tuple of %d elements", len(t)))
+		b = binary.BigEndian.AppendUint32(append(b, tagLargeTuple), uint32(len(t)))
+	} else {
+		b = append(b, tagSmallTuple, byte(len(t)))
 	}
-	b = append(b, tagSmallTuple, byte(len(t)))
 	for _, e := range t {
 		b = appendTerm(b, e)
 	}

@@ -2,6 +2,7 @@ package etf
 
 import (
 	"bytes"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -66,7 +67,11 @@ func TestAppendPanicsOnWhatIsNoTerm(t *testing.T) {
 		{"nil as a key", Map{{Binary(""), Uint(1)}, {nil, Uint(1)}}},
 		{"atom that is not UTF-8", Atom("\xff")},
 		{"atom of 256 characters", Atom(strings.Repeat("a", 256))},
-		{"tuple of 256 elements", make(Tuple, 256)},
+		{"improper list whose tail is a list", Improper{List{Uint(1)}, List{Uint(2)}}},
+		{"improper list of a tail", Improper{nil, Uint(2)}},
+		{"bit string of whole bytes", Bits{"a", 8}},
+		{"bit string of nothing", Bits{"", 1}},
+		{"float that is no number", Float(math.NaN())},
 		{"key twice", Map{{Uint(1), Uint(1)}, {Uint(2), Uint(1)}, {Uint(1), Uint(1)}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

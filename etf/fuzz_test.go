@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"reflect"
 	"testing"
+
+	"quic_dist/internal/testvectors"
 )
 
 // FuzzParse: nothing panics; what is read is written in canonical form, which reads as the same term.
@@ -22,20 +24,29 @@ func FuzzParse(f *testing.F) {
 	} {
 		f.Add(unhex(f, seed))
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		term, err := Parse(b, roomy)
-		if err != nil {
-			return
+	for _, stanza := range testvectors.Read(f, "../test/vectors/terms.txt") {
+		for _, line := range stanza {
+			if line.Key == "bytes" {
+				f.Add(testvectors.Bytes(f, line.Value))
+			}
 		}
-		c := Append(nil, term)
-		again, err := Parse(c, roomy)
-		switch {
-		case err != nil:
-			t.Errorf("%x, which is %#v, is written as %x: %v", b, term, c, err)
-		case !reflect.DeepEqual(again, term):
-			t.Errorf("%x reads as %#v, its canonical form %x as %#v", b, term, c, again)
-		case !bytes.Equal(Append(nil, again), c):
-			t.Errorf("%x is written in two ways", b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, lim := range []Limits{roomy, foreign} {
+			term, err := Parse(b, lim)
+			if err != nil {
+				continue
+			}
+			c := Append(nil, term)
+			again, err := Parse(c, lim)
+			switch {
+			case err != nil:
+				t.Errorf("%x, which is %#v, is written as %x: %v", b, term, c, err)
+			case !reflect.DeepEqual(again, term):
+				t.Errorf("%x reads as %#v, its canonical form %x as %#v", b, term, c, again)
+			case !bytes.Equal(Append(nil, again), c):
+				t.Errorf("%x is written in two ways", b)
+			}
 		}
 	})
 }

@@ -6,9 +6,10 @@ import (
 	"slices"
 )
 
-// compare is Erlang's order of terms, restricted to this package's:
-// integers < atoms < tuples < maps < lists < binaries. Maps must be sorted. Terms that compare as equal are the same
-// to Erlang's =:=.
+// compare is Erlang's order of the keys of maps:
+// integers < floats < atoms < references < functions < ports < pids < tuples < maps < lists < binaries. Maps must be sorted.
+// Terms that compare as equal are the same to Erlang's =:=. Among references, functions, ports, pids, improper lists and bit
+// strings the order is that of their bytes, and not always Erlang's.
 func compare(a, b Term) int {
 	if c := cmp.Compare(rank(a), rank(b)); c != 0 {
 		return c
@@ -27,27 +28,45 @@ func compare(a, b Term) int {
 		return compareMaps(a, b.(Map))
 	case List:
 		return slices.CompareFunc(a, b.(List), compare)
+	case Binary:
+		return cmp.Compare(a, b.(Binary))
 	default:
-		return cmp.Compare(a.(Binary), b.(Binary))
+		return compareForeign(a, b)
 	}
 }
 
 func rank(t Term) int {
-	switch t.(type) {
+	switch t := t.(type) {
+	case Big:
+		return 3 * t.Int.Sign() // below and above what 32 and 64 bits hold
 	case Negative:
 		return 0
 	case Uint:
 		return 1
-	case Atom:
-		return 2
-	case Tuple:
-		return 3
-	case Map:
+	case Float:
 		return 4
-	case List:
+	case Atom:
 		return 5
-	case Binary:
+	case Reference:
 		return 6
+	case Fun, Export:
+		return 7
+	case Port:
+		return 8
+	case Pid:
+		return 9
+	case Tuple:
+		return 10
+	case Map:
+		return 11
+	case List:
+		return 12
+	case Improper:
+		return 13
+	case Binary:
+		return 14
+	case Bits:
+		return 15
 	default:
 		panic(fmt.Sprintf("etf: %T is not a term", t))
 	}
@@ -85,4 +104,18 @@ func (m Map) hasDuplicate() bool {
 		}
 	}
 	return false
+}
+
+// Normal returns a map with the pairs of m as [Parse] gives them: in Erlang's order, and of a key that is there twice only the
+// last pair.
+func (m Map) Normal() Map {
+	m = slices.Clone(m)
+	slices.SortStableFunc(m, compareKeys)
+	normal := m[:0]
+	for i, p := range m {
+		if i+1 == len(m) || compareKeys(p, m[i+1]) != 0 {
+			normal = append(normal, p)
+		}
+	}
+	return normal
 }

@@ -10,24 +10,18 @@ type Limits struct {
 	Size     int // bytes of the whole, version byte included
 	Depth    int // the outermost term is at depth 1, what it holds at depth 2, and so on
 	Elements int // of all tuples and lists, and keys and values of all maps, together
+
+	Foreign bool // also the types of foreign.go
 }
 
 // Parse reads one term, version byte included, that fills b. The term shares no memory with b. The error is an
 // [*Error].
 func Parse(b []byte, lim Limits) (Term, error) {
-	if len(b) > lim.Size {
-		return nil, &Error{Offset: lim.Size, Words: fmt.Sprintf("more than %d bytes", lim.Size)}
-	}
-	// One copy, of which every atom and binary is a part.
-	p := parser{src: string(b), maxDepth: lim.Depth, elementsLeft: lim.Elements}
-	version, err := p.uint8()
+	p, err := newParser(b, lim)
 	if err != nil {
 		return nil, err
 	}
-	if version != versionByte {
-		return nil, p.errorAt(0, "version %d", version)
-	}
-	t, err := p.term(1)
+	t, err := p.whole()
 	if err != nil {
 		return nil, err
 	}
@@ -37,11 +31,54 @@ func Parse(b []byte, lim Limits) (Term, error) {
 	return t, nil
 }
 
+// ParseAll reads one term after the other, each with its version byte, that together fill b, at most most of them. The limits
+// are for all of them together. The error is an [*Error].
+func ParseAll(b []byte, most int, lim Limits) ([]Term, error) {
+	p, err := newParser(b, lim)
+	if err != nil {
+		return nil, err
+	}
+	var all []Term
+	for p.off != len(p.src) {
+		if len(all) == most {
+			return nil, p.errorAt(p.off, "more than %d terms", most)
+		}
+		t, err := p.whole()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, t)
+	}
+	return all, nil
+}
+
+func newParser(b []byte, lim Limits) (*parser, error) {
+	if len(b) > lim.Size {
+		return nil, &Error{Offset: lim.Size, Words: fmt.Sprintf("more than %d bytes", lim.Size)}
+	}
+	// One copy, of which every atom and binary is a part.
+	return &parser{src: string(b), maxDepth: lim.Depth, elementsLeft: lim.Elements, foreign: lim.Foreign}, nil
+}
+
+// whole reads a term with its version byte.
+func (p *parser) whole() (Term, error) {
+	start := p.off
+	version, err := p.uint8()
+	if err != nil {
+		return nil, err
+	}
+	if version != versionByte {
+		return nil, p.errorAt(start, "version %d", version)
+	}
+	return p.term(1)
+}
+
 type parser struct {
 	src          string
 	off          int // of the next byte
 	maxDepth     int
 	elementsLeft int
+	foreign      bool
 }
 
 func (p *parser) errorAt(off int, format string, args ...any) error {
@@ -100,6 +137,9 @@ func (p *parser) term(depth int) (Term, error) {
 	case tagMap:
 		return p.mapTerm(depth)
 	default:
+		if p.foreign {
+			return p.foreignTerm(tag, depth)
+		}
 		return nil, p.errorAt(start, "tag %d", tag)
 	}
 }
@@ -125,6 +165,9 @@ func (p *parser) smallBig() (Term, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.foreign {
+		return p.big(uint32(n), sign)
+	}
 	if n > maxBigBytes || sign != 0 {
 		return nil, p.errorAt(start, "integer of %d bytes with sign %d", n, sign)
 	}
@@ -148,7 +191,7 @@ func (p *parser) atom(n uint32, latin1 bool) (Term, error) {
 	if latin1 {
 		name = latin1ToUTF8(name)
 	}
-	if !validAtom(name) {
+	if !ValidAtom(name) {
 		return nil, p.errorAt(start, "atom of %d bytes is not UTF-8 or exceeds %d characters", n, maxAtomChars)
 	}
 	return Atom(name), nil
@@ -163,7 +206,8 @@ func latin1ToUTF8(s string) string {
 	return string(b)
 }
 
-func validAtom(name string) bool {
+// ValidAtom reports whether there can be an atom of this name.
+func ValidAtom(name string) bool {
 	return utf8.ValidString(name) && utf8.RuneCountInString(name) <= maxAtomChars
 }
 
@@ -200,6 +244,9 @@ func (p *parser) list(depth int) (Term, error) {
 	elements, err := p.terms(n, depth)
 	if err != nil {
 		return nil, err
+	}
+	if p.foreign {
+		return p.tail(elements, depth)
 	}
 	tail, err := p.uint8()
 	if err != nil {

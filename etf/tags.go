@@ -18,8 +18,25 @@ const (
 	tagSmallAtomUTF8 = 119
 )
 
+// Those of foreign terms.
+const (
+	tagFloat      = 70
+	tagBits       = 77
+	tagPid        = 88
+	tagPort       = 89 // with 32 bits, which OTP 25 writes where they are enough
+	tagReference  = 90
+	tagLargeTuple = 105
+	tagLargeBig   = 111
+	tagFun        = 112
+	tagExport     = 113
+	tagWidePort   = 120
+)
+
 const (
 	maxAtomChars    = 255
 	maxBigBytes     = 8
 	maxStringLength = 65535
+
+	maxReferenceWords = 5
+	maxForeignBig     = 128 << 10 // bytes, twice what a BEAM of OTP 27 and later makes
 )

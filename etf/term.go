@@ -1,6 +1,7 @@
 package etf
 
-// A Term is an [Uint], a [Negative], an [Atom], a [Binary], a [List], a [Tuple] or a [Map]. A nil Term is none.
+// A Term is an [Uint], a [Negative], an [Atom], a [Binary], a [List], a [Tuple] or a [Map], which are the protocols'; or one
+// of the types of foreign.go, which only a BEAM's terms have. A nil Term is none.
 type Term interface {
 	isTerm()
 }
@@ -8,8 +9,8 @@ type Term interface {
 // Uint is an integer that is not negative.
 type Uint uint64
 
-// Negative is a negative integer. The protocols have no field for one; it exists so that a field which holds one is
-// refused for its value and not as a broken term.
+// Negative is a negative integer of 32 bits. The protocols have no field for one; it exists so that a field which holds one
+// is refused for its value and not as a broken term.
 type Negative int32
 
 // Atom is an atom's name: valid UTF-8 of at most 255 characters.
@@ -21,7 +22,7 @@ type Binary string
 // List is a proper list. A nil List is the empty list.
 type List []Term
 
-// Tuple is a tuple of at most 255 elements.
+// Tuple is a tuple. The protocols' have at most 255 elements.
 type Tuple []Term
 
 // Map is a map. [Parse] gives its pairs in Erlang's order of their keys, and no key twice. [Append] takes them in any

@@ -9,6 +9,7 @@
 //	admission.go  who may be pending; gate.go drops floods before quic-go; throttle.go limits by source
 //	dial.go       outbound: several addresses at once, errors that say what to do
 //	probe.go      what ICMP says of an address, beside each dial
+//	path.go       what is known of the way to a peer
 //	resolve.go    host names
 //	channel.go    a Channel; frames.go cuts what it reads at borders of frames
 //	hello.go      the first message each way

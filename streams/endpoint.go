@@ -54,6 +54,7 @@ type Config struct {
 	InsecureNoVerify bool            // peers' certificates are not looked at, whatever Identity says
 	FilePoll         time.Duration   // how often the files of Identity are looked at; 0: a default
 	Reloaded         func(*Identity) // is told of another identity that Reload has put in place; nil: nobody is
+	ObserveMTU       bool            // dialled channels know the MTU of their path
 }
 
 // settings is what is derived from a Config, and never changes once made.
@@ -129,6 +130,9 @@ func (s *settings) diallerQUIC(limit time.Duration) *quic.Config {
 	c := s.quic
 	c.HandshakeIdleTimeout = limit
 	c.MaxIncomingStreams = -1
+	if s.ObserveMTU {
+		c.Tracer = newMTUTrace
+	}
 	return &c
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"quic_dist/lanes"
 )
@@ -73,6 +74,14 @@ func TestCountersCount(t *testing.T) {
 	if c := a.Counters(); c.Dialled != 1 || c.DialsFailed != 1 || c.Accepted != 0 {
 		t.Errorf("the dialler counts %+v", c)
 	}
+	counted := make(chan struct{})
+	go func() { // when it has told the dialler
+		defer close(counted)
+		for b.Counters().Refused == 0 && t.Context().Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	await(t, counted, "the refusal is counted")
 	if c := b.Counters(); c.Accepted != 1 || c.Refused != 1 || c.Dialled != 0 {
 		t.Errorf("the acceptor counts %+v", c)
 	}

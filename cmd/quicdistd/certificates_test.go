@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"quic_dist/certs"
+	"quic_dist/command"
 	"quic_dist/portproto"
 	"quic_dist/streams"
 )
@@ -28,7 +29,7 @@ func certify(t *testing.T, dir, node string) (cert, key, ca string) {
 func runCert(t *testing.T, args ...string) {
 	t.Helper()
 	var said bytes.Buffer
-	if status := certs.Main(args, &said, &said); status != 0 {
+	if status := command.Execute(t.Context(), certs.Command(), args, nil, &said, &said); status != command.OK {
 		t.Fatalf("cert %v: %s", args, &said)
 	}
 }

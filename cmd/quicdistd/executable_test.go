@@ -126,16 +126,20 @@ func TestExecutableExplainsItself(t *testing.T) {
 		t.Errorf("version: %q, %v", out, err)
 	}
 	out, err = executable("cert", "-h").CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "usage: quicdistd cert COMMAND") {
+	if err != nil || !strings.Contains(string(out), "quicdistd cert [command]") {
 		t.Errorf("cert -h: %q, %v", out, err)
 	}
-	for _, args := range [][]string{{"help"}, {"version", "please"}} {
+	out, err = executable("-h").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "-proto_dist quic") || !strings.Contains(string(out), "Usage:") {
+		t.Errorf("-h: %q, %v", out, err)
+	}
+	for _, args := range [][]string{{"hepl"}, {"version", "please"}} {
 		out, err := executable(args...).CombinedOutput()
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.ExitCode() != exitUsage {
 			t.Errorf("%v: %v, want exit status %d", args, err, exitUsage)
 		}
-		if !strings.Contains(string(out), "usage: ") || !strings.Contains(string(out), "-proto_dist quic") {
+		if !strings.Contains(string(out), "Usage:") {
 			t.Errorf("%v: %q", args, out)
 		}
 	}

@@ -1,5 +1,5 @@
 // Quicdistd is the sidecar of an Erlang node whose distribution runs over QUIC (erl -proto_dist quic). The node's VM starts it
-// and speaks portproto/PROTOCOL.md with it on standard input and output; there is no reason to start it by hand.
+// and speaks portproto/PROTOCOL.md with it on standard input and output. With arguments it is a tool for people: package cli.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 	"runtime"
 	"syscall"
 
-	"quic_dist/certs"
+	"quic_dist/cli"
 	"quic_dist/portproto"
 )
 
@@ -33,19 +33,27 @@ func main() {
 		fmt.Fprintln(os.Stderr, "quicdistd:", err)
 		os.Exit(exitUsage)
 	}
-	if len(os.Args) == 2 && os.Args[1] == "version" {
-		fmt.Printf("quicdistd %s, protocol %d\n", build, portproto.Protocol)
-		return
+	if len(os.Args) > 1 {
+		os.Exit(byHand(os.Args[1:]))
 	}
-	if len(os.Args) > 1 && os.Args[1] == "cert" {
-		os.Exit(certs.Main(os.Args[2:], os.Stdout, os.Stderr))
-	}
-	if len(os.Args) > 1 || isTerminal(os.Stdin) {
+	if isTerminal(os.Stdin) {
 		fmt.Fprintf(os.Stderr, "quicdistd %s is the sidecar of an Erlang node and is started by it: erl -proto_dist quic\n"+
-			"usage: quicdistd version | cert ...\n", build)
+			"usage: quicdistd -h\n", build)
 		os.Exit(exitUsage)
 	}
 	os.Exit(run())
+}
+
+// byHand runs a command of package cli until it is done, or a signal ends it.
+func byHand(args []string) int {
+	hideMemory(os.Getenv("QUICDISTD_DUMPABLE") != "")
+	log.SetFlags(0)
+	log.SetOutput(io.Discard) // quic-go's remarks on buffer sizes
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	return cli.Main(ctx, cli.Config{
+		Args: args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Build: build, Protocol: portproto.Protocol,
+	})
 }
 
 func run() int {

@@ -29,6 +29,11 @@ func checkIdentity() error {
 // dumped: the memory holds keys. None of it can fail in a way that matters more than running.
 func keepToOurselves(dumpable bool) {
 	syscall.Umask(0o077)
+	hideMemory(dumpable)
+}
+
+// hideMemory is the part of it that is about memory.
+func hideMemory(dumpable bool) {
 	if dumpable {
 		return
 	}
