@@ -5,7 +5,7 @@
 %% Where there is no go, what an earlier run has left there is used.
 -module(quic_dist_fixtures).
 
--export([dir/0, quicdistd/2, build/2, shell/2, vsn/0]).
+-export([dir/0, top/0, quicdistd/2, build/2, shell/2, vsn/0]).
 
 %% @doc The folder, which exists.
 -spec dir() -> file:filename().
@@ -60,6 +60,7 @@ vsn() ->
     {ok, [{application, quic_dist, Keys}]} = file:consult(File),
     list_to_binary(proplists:get_value(vsn, Keys)).
 
-%% The top of the repository: where _build/default/lib/quic_dist/ebin is.
+%% @doc The top of the repository: where _build/default/lib/quic_dist/ebin is.
+-spec top() -> file:filename().
 top() ->
     lists:foldl(fun(_, Dir) -> filename:dirname(Dir) end, quic_dist_node:ebin(), lists:seq(1, 5)).
