@@ -1,6 +1,8 @@
 #!/bin/sh
 # Makes a Debian machine (bookworm or trixie) ready to build and test: installs what is missing, or
 # says what is and ends with status 1. Says nothing when all is there, which takes half a second.
+#   scripts/setup.sh            what make build, test and check need
+#   scripts/setup.sh consumers  and what other projects' releases need
 set -eu
 cd "$(dirname "$0")/.."
 PATH=$PWD/_tools/go/bin:$PATH
@@ -10,6 +12,8 @@ go=1.26
 go_toolchain=1.26.8
 applications="asn1 common_test crypto dialyzer edoc eunit inets parsetools public_key
 runtime_tools ssl syntax_tools tools xmerl proper"
+tools="make:make gcc:gcc openssl:openssl ip:iproute2 shellcheck:shellcheck rebar3:rebar3"
+[ "${1-}" != consumers ] || tools="$tools git:git mix:elixir setpriv:util-linux"
 headers="eunit/include/eunit.hrl common_test/include/ct.hrl proper/include/proper.hrl"
 
 # What Erlang lacks, as words: applications and include files.
@@ -28,7 +32,7 @@ erlang_lacks() {
 
 # The Debian packages that are missing, apart from Go.
 packages() {
-    for pair in make:make gcc:gcc openssl:openssl ip:iproute2 shellcheck:shellcheck rebar3:rebar3; do
+    for pair in $tools; do
         PATH=$PATH:/usr/sbin command -v "${pair%:*}" >/dev/null || echo "${pair#*:}"
     done
     # the race detector needs cgo
