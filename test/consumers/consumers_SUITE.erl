@@ -118,7 +118,7 @@ two_nodes(Config) ->
     stop(Config, A),
     stop(Config, B).
 
-is_epmd(Line) -> re:run(Line, "epmd") =/= nomatch.
+is_epmd(Line) -> re:run(Line, "^[^ ]*epmd( |$)") =/= nomatch.
 
 %% The release's own command opens a shell on the node, from a terminal.
 remote_shell(Config) ->
@@ -294,12 +294,15 @@ stop(Config, #{command := Command} = Node) ->
     _ = command(Node, ["stop"]),
     ?assertMatch({exit_status, 0, _}, quic_dist_node:finish(Command, 30000), value(tool, Config)).
 
-%% What a node answers: to arguments of relx's script, or to an expression of Elixir.
+%% What a node answers: to arguments of relx's script, or to an expression of Elixir. Above it may
+%% stand what the command's own node logs.
 ask(Config, Node, Arguments, Elixir) ->
-    case value(tool, Config) of
-        rebar3 -> command(Node, Arguments);
-        mix -> command(Node, ["rpc", Elixir])
-    end.
+    Said =
+        case value(tool, Config) of
+            rebar3 -> command(Node, Arguments);
+            mix -> command(Node, ["rpc", Elixir])
+        end,
+    lists:last(string:lexemes(Said, "\r\n")).
 
 ping(Config, From, #{name := To}) ->
     ask(
