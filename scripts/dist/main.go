@@ -38,7 +38,7 @@ func main() {
 
 func run(version, root, out string, files []string) error {
 	if version == "" || out == "" || len(files) == 0 {
-		return errors.New("usage: dist -version VERSION -root FOLDER -out FOLDER EXECUTABLE...")
+		return errors.New("usage: dist -version VERSION -root FOLDER -out FOLDER EXECUTABLES")
 	}
 	licences, err := findLicences(root)
 	if err != nil {

@@ -9,10 +9,10 @@ ebin=$PWD/_build/default/lib/quic_dist/ebin
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
-# One boot in ms, with these arguments. No epmd for either: starting that would be another matter.
+# One boot in ms, with these arguments. Without epmd: starting that would be another matter.
 boot() {
     began=$(date +%s%N)
-    ended=$(erl -noinput -name 17017@127.0.0.1 -start_epmd false -no_epmd -setcookie c -pa "$ebin" "$@" \
+    ended=$(erl -noinput -name n@127.0.0.1 -start_epmd false -erl_epmd_port 17017 -setcookie c -pa "$ebin" "$@" \
         -eval 'true = is_alive(), io:put_chars(integer_to_list(os:system_time(nanosecond))), halt(0, [{flush, true}]).')
     echo $(((ended - began) / 1000000))
 }
