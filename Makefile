@@ -6,11 +6,10 @@ export PATH := $(CURDIR)/_tools/go/bin:$(PATH)
 FUZZTIME = 60s
 RESULTS = $(wildcard _build/bench/results-otp*.json _build/bench/wan-otp*.json)
 rebar3 = cd erlang && REBAR_BASE_DIR=$(CURDIR)/_build rebar3
-vsn = $$(sed -n 's/.*{vsn, "\(.*\)"}.*/\1/p' erlang/src/quic_dist.app.src)
 platform = $$(go env GOOS)-$$(go env GOARCH)
 
 .NOTPARALLEL:
-.PHONY: help setup build executable test test-all proxies go-test page-test eunit ct cover check fuzz demo bench wan bench-tools bench-report clean
+.PHONY: help setup build executable test test-all proxies consumers go-test page-test eunit ct cover check fuzz dist demo bench wan bench-tools bench-report clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
@@ -21,13 +20,14 @@ build: setup executable ## the executable and the application, in _build/default
 	$(rebar3) compile
 
 executable: ## the executable alone, for GOOS and GOARCH if they are set
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.build=$(vsn)" \
-		-o "erlang/priv/$(platform)/quicdistd$$(go env GOEXE)" ./cmd/quicdistd
+	QUIC_DIST_TARGET=$(platform) escript scripts/executable.escript build
 
 test: build go-test eunit ct ## all tests of both languages, and 5 s of each fuzz target
 	scripts/fuzz.sh 5s
 
-test-all: test page-test proxies ## and what takes longer, or needs a browser or web servers
+test-all: test page-test proxies consumers ## and what takes longer, or needs a browser, web servers or Elixir
+	scripts/test-dist.sh
+	test/bench/boot.sh
 
 page-test: build ## the status page in headless Chromium; SCREENSHOT=docs/status.png takes a picture
 	scripts/setup.sh chromium:chromium
@@ -37,9 +37,14 @@ proxies: build ## nodes behind nginx, HAProxy, Caddy and Apache, which are insta
 	scripts/setup.sh nginx:nginx haproxy:haproxy caddy:caddy apache2:apache2-bin # Debian starts them when it installs them
 	QUIC_DIST_TEST_PROXIES=all scripts/test-erlang.sh ct webdist_proxies_SUITE
 
+consumers: build ## releases by rebar3 and mix that have this repository as a dependency; CASE=name narrows it
+	scripts/setup.sh git:git mix:elixir setpriv:util-linux
+	scripts/test-erlang.sh consumers $(CASE)
+
 go-test:
 	go test $(GOTESTFLAGS) -race -shuffle=on ./...
 	cd test/bench/report && go test $(GOTESTFLAGS) -shuffle=on ./...
+	cd scripts/dist && go test $(GOTESTFLAGS) -shuffle=on ./...
 
 eunit: build
 	scripts/test-erlang.sh eunit
@@ -56,7 +61,7 @@ check: build ## everything but the tests that must hold of a commit
 	go mod tidy -diff
 	go fix -diff ./...
 	go tool -modfile=tools.mod staticcheck ./...
-	scripts/check-bench.sh
+	scripts/check-modules.sh
 	scripts/check-imports.sh
 	$(rebar3) as check compile
 	scripts/check-records.sh
@@ -68,6 +73,9 @@ check: build ## everything but the tests that must hold of a commit
 
 fuzz: setup ## each fuzz target for FUZZTIME
 	scripts/fuzz.sh $(FUZZTIME)
+
+dist: setup ## archives for every system that releases are made for, checksums and bills of materials, in _build/dist
+	scripts/dist.sh _build/dist
 
 demo: build ## two nodes that talk over QUIC
 	sh test/demo.sh
@@ -86,4 +94,4 @@ bench-report: bench-tools ## docs/BENCHMARKS.md and its plots from RESULTS, file
 	_build/bench/report -docs docs $(RESULTS)
 
 clean: ## remove what was built
-	rm -rf _build erlang/priv/*/
+	rm -rf _build priv

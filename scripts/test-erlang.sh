@@ -2,6 +2,7 @@
 # Runs the Erlang tests against the application that make build has left in _build/default.
 #   scripts/test-erlang.sh eunit
 #   scripts/test-erlang.sh ct [SUITE [CASE]]
+#   scripts/test-erlang.sh consumers [CASE]   those of test/consumers, which take minutes
 set -eu
 cd "$(dirname "$0")/.."
 unset ERL_FLAGS ERL_AFLAGS ERL_ZFLAGS ERL_LIBS
@@ -23,7 +24,26 @@ erlang() {
         -eval "halt(case begin $expression end of true -> 0; _ -> 1 end)." -extra "$@"
 }
 
-# shellcheck disable=SC2016 # Erlang's own dollar signs and quotes
+# Runs Common Test on what is in $tests: all of it, or a suite, or a case.
+run_suites() {
+    [ -n "$(find "$tests" -name '*_SUITE.beam')" ] || exit 0
+    logs=$PWD/_build/ct-logs
+    mkdir -p "$logs"
+    # A case that is skipped because its set-up crashed counts as a failure.
+    # shellcheck disable=SC2016 # Erlang's own dollar signs and quotes
+    erlang '
+        [Logs, Tests | Only] = init:get_plain_arguments(),
+        %% A case stands in groups, and is run in each of them.
+        Selected = case [list_to_atom(Name) || Name <- Only] of
+            [] -> [];
+            [Suite] -> [{suite, Suite}];
+            [Suite, Case] -> [{suite, Suite}, {group, all}, {testcase, Case}]
+        end,
+        {Passed, Failed, {_, Skipped}} = ct:run_test(
+            [{dir, Tests}, {logdir, Logs}, {auto_compile, false} | Selected]),
+        Passed > 0 andalso Failed + Skipped =:= 0' "$logs" "$tests" "$@"
+}
+
 case $1 in
     eunit)
         # shellcheck disable=SC2046 # a list of words
@@ -32,20 +52,12 @@ case $1 in
         ;;
     ct)
         shift
-        [ -n "$(find "$tests" -name '*_SUITE.beam')" ] || exit 0
-        logs=$PWD/_build/ct-logs
-        mkdir -p "$logs"
-        # A case that is skipped because its set-up crashed counts as a failure.
-        erlang '
-            [Logs, Tests | Only] = init:get_plain_arguments(),
-            %% A case stands in groups, and is run in each of them.
-            Selected = case [list_to_atom(Name) || Name <- Only] of
-                [] -> [];
-                [Suite] -> [{suite, Suite}];
-                [Suite, Case] -> [{suite, Suite}, {group, all}, {testcase, Case}]
-            end,
-            {Passed, Failed, {_, Skipped}} = ct:run_test(
-                [{dir, Tests}, {logdir, Logs}, {auto_compile, false} | Selected]),
-            Passed > 0 andalso Failed + Skipped =:= 0' "$logs" "$tests" "$@"
+        run_suites "$@"
+        ;;
+    consumers)
+        shift
+        find "$tests" -name '*_SUITE.beam' -delete
+        erlc -Werror +debug_info -o "$tests" test/consumers/*.erl
+        run_suites consumers_SUITE "$@"
         ;;
 esac

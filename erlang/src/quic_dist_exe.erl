@@ -5,7 +5,7 @@
 %% server.
 -module(quic_dist_exe).
 
--export([find/1, target/0, target/1, describe/1]).
+-export([find/1, target/0, target/1, describe/1, kind_of/1]).
 
 -include_lib("kernel/include/file.hrl").
 
@@ -136,11 +136,16 @@ read_head(File) ->
             Error
     end.
 
-%% ELF: class at byte 4, byte order at 5, e_machine at 18 (elf(5)).
-kind(<<16#7F, "ELF", Class, 1, _:12/binary, Machine:16/little>>) ->
-    elf(Class, Machine);
-kind(<<16#7F, "ELF", Class, 2, _:12/binary, Machine:16/big>>) ->
-    elf(Class, Machine);
+%% ELF: class at byte 4, byte order at 5, ABI at 7, e_machine at 18 (elf(5)).
+kind(<<16#7F, "ELF", Class, 1, _, Abi, _:10/binary, Machine:16/little>>) ->
+    elf(Class, Abi, Machine);
+kind(<<16#7F, "ELF", Class, 2, _, Abi, _:10/binary, Machine:16/big>>) ->
+    elf(Class, Abi, Machine);
+%% Mach-O: cputype at byte 4 (mach-o/loader.h, mach/machine.h).
+kind(<<16#FEEDFACF:32/little, 16#01000007:32/little, _/binary>>) ->
+    kind_of("darwin-amd64");
+kind(<<16#FEEDFACF:32/little, 16#0100000C:32/little, _/binary>>) ->
+    kind_of("darwin-arm64");
 kind(<<16#FEEDFACF:32/little, _/binary>>) ->
     "a macOS executable";
 kind(<<"MZ", _/binary>>) ->
@@ -150,7 +155,8 @@ kind(<<"#!", _/binary>>) ->
 kind(_) ->
     "not an executable of a known kind".
 
-elf(Class, Machine) ->
+%% Only FreeBSD's executables are marked as such; Linux takes what is marked as nobody's.
+elf(Class, Abi, Machine) ->
     Name =
         case Machine of
             3 -> "386";
@@ -162,4 +168,30 @@ elf(Class, Machine) ->
             22 -> "s390x";
             _ -> "machine " ++ integer_to_list(Machine)
         end,
-    lists:flatten(io_lib:format("a ~w-bit ELF executable for ~ts", [32 * Class, Name])).
+    Of =
+        case Abi of
+            9 -> " (FreeBSD)";
+            _ -> ""
+        end,
+    lists:flatten(io_lib:format("a ~w-bit ELF executable for ~ts~ts", [32 * Class, Name, Of])).
+
+%% @doc What describe/1 says of an executable for this target.
+-spec kind_of(Target :: string()) -> string().
+kind_of("windows-" ++ _) ->
+    "a Windows executable";
+kind_of("darwin-" ++ Arch) ->
+    "a macOS executable for " ++ Arch;
+kind_of(Target) ->
+    [Os, Arch] = string:split(Target, "-"),
+    {Bits, Machine} =
+        case Arch of
+            "386" -> {"32", Arch};
+            "arm" -> {"32", Arch};
+            "ppc64le" -> {"64", "ppc64"};
+            _ -> {"64", Arch}
+        end,
+    "a " ++ Bits ++ "-bit ELF executable for " ++ Machine ++
+        case Os of
+            "freebsd" -> " (FreeBSD)";
+            _ -> ""
+        end.

@@ -70,6 +70,9 @@ heads() ->
         {elf(2, little, 243), "a 64-bit ELF executable for riscv64"},
         {elf(2, big, 22), "a 64-bit ELF executable for s390x"},
         {elf(2, little, 258), "a 64-bit ELF executable for machine 258"},
+        {elf(2, little, 9, 62), "a 64-bit ELF executable for amd64 (FreeBSD)"},
+        {<<16#CF, 16#FA, 16#ED, 16#FE, 7, 0, 0, 1, 0:800>>, "a macOS executable for amd64"},
+        {<<16#CF, 16#FA, 16#ED, 16#FE, 12, 0, 0, 1, 0:800>>, "a macOS executable for arm64"},
         {<<16#CF, 16#FA, 16#ED, 16#FE, 0:800>>, "a macOS executable"},
         {<<"MZ", 0:800>>, "a Windows executable"},
         {<<"#!/bin/sh\nexit 1\n">>, "a script"},
@@ -78,9 +81,26 @@ heads() ->
         {<<"plain text">>, "not an executable of a known kind"}
     ].
 
-%% elf(5): class, byte order, then, from byte 18, the machine.
-elf(Class, little, Machine) -> <<16#7F, "ELF", Class, 1, 0:96, Machine:16/little>>;
-elf(Class, big, Machine) -> <<16#7F, "ELF", Class, 2, 0:96, Machine:16/big>>.
+elf(Class, Order, Machine) -> elf(Class, Order, 0, Machine).
+
+%% elf(5): class, byte order, version, ABI, then, from byte 18, the machine.
+elf(Class, little, Abi, Machine) -> <<16#7F, "ELF", Class, 1, 0, Abi, 0:80, Machine:16/little>>;
+elf(Class, big, Abi, Machine) -> <<16#7F, "ELF", Class, 2, 0, Abi, 0:80, Machine:16/big>>.
+
+%% Each target has the kind that its executables are described as.
+kind_of_test_() ->
+    [
+        ?_assertEqual(quic_dist_exe:kind_of(Target), Described)
+     || {Target, Described} <- [
+            {"linux-amd64", "a 64-bit ELF executable for amd64"},
+            {"linux-386", "a 32-bit ELF executable for 386"},
+            {"linux-arm", "a 32-bit ELF executable for arm"},
+            {"linux-ppc64le", "a 64-bit ELF executable for ppc64"},
+            {"freebsd-amd64", "a 64-bit ELF executable for amd64 (FreeBSD)"},
+            {"darwin-arm64", "a macOS executable for arm64"},
+            {"windows-amd64", "a Windows executable"}
+        ]
+    ].
 
 %% What cannot be read is described by the reason.
 describe_unreadable_test() ->

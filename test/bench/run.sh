@@ -20,7 +20,7 @@ json=_build/bench/$kind-otp$release.json
 mkdir -p "$out/bench" "$out/quic_dist/ebin"
 erlc -o "$out/quic_dist/ebin" -pa "$out/quic_dist/ebin" erlang/src/*.erl
 cp erlang/src/quic_dist.app.src "$out/quic_dist/ebin/quic_dist.app"
-ln -sfn ../../../../erlang/priv "$out/quic_dist/priv"
+ln -sfn ../../../../priv "$out/quic_dist/priv"
 erlc -o "$out/bench" test/bench/*.erl test/wan/*.erl
 
 rm -f "$json.new"
