@@ -196,8 +196,8 @@ accept(_, _) ->
     {error,
         "one of certfile, keyfile, password, cacertfile, allow, listen_address, listen_port, "
         "nodes, executable, data_plane, streams, lanes, connections, certificate_names, "
-        "close_untrusted, fallback, insecure_no_verify, log_level, log_domains, status_port, qlog_dir, "
-        "insecure_key_log"}.
+        "close_untrusted, fallback, insecure_no_verify, log_level, log_domains, status_port, "
+        "qlog_dir, insecure_key_log"}.
 
 nonempty_text(Value, Accepted) ->
     case text(Value) of
