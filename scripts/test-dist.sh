@@ -1,6 +1,7 @@
 #!/bin/sh
-# Releases can be built again: two copies of these sources in two folders, the second compiled from nothing, give the same
-# archives, checksums and bills of materials.
+# Releases can be built again: two copies of these sources in two folders give the same archives, checksums and bills of
+# materials, and the executable for this system is the same when even Go's standard library is compiled again (for all six
+# systems that would take a quarter of an hour).
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,12 +12,17 @@ for copy in first the/second; do
     git ls-files -z --cached --others --exclude-standard | xargs -0 cp -P --parents -t "$work/$copy"
 done
 "$work/first/scripts/dist.sh" "$work/out.1"
-GOCACHE=$work/cache "$work/the/second/scripts/dist.sh" "$work/out.2"
+"$work/the/second/scripts/dist.sh" "$work/out.2"
 diff -r "$work/out.1" "$work/out.2"
 (cd "$work/out.2" && sha256sum --quiet -c SHA256SUMS)
 
-# What is pinned and cannot be built again is refused.
 vsn=$(sed -n 's/.*{vsn, "\(.*\)"}.*/\1/p' erlang/src/quic_dist.app.src)
+name=quicdistd-$vsn-$(go env GOOS)-$(go env GOARCH)
+GOTOOLCHAIN=go$(sed -n 's/^go_toolchain=//p' scripts/setup.sh) GOCACHE=$work/cache \
+    escript "$work/the/second/scripts/executable.escript" build "$work/again"
+tar -xzOf "$work/out.1/$name.tar.gz" "$name/quicdistd" | cmp - "$work/again"
+
+# What is pinned and cannot be built again is refused.
 grep '\.tar\.gz$' "$work/out.1/SHA256SUMS" >"$work/first/checksums.txt"
 "$work/first/scripts/dist.sh" "$work/out.3"
 sed -i "s/^......../00000000/" "$work/first/checksums.txt"
