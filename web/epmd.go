@@ -22,6 +22,9 @@ const (
 	highVersion = 6
 
 	epmdTimeout = 5 * time.Second
+
+	// nodeTimeout is for finding a node and connecting to it, at all of its host's addresses together.
+	nodeTimeout = 10 * time.Second
 )
 
 // errUnknownNode says that a node's host is there and has no such node.
@@ -104,6 +107,8 @@ func nodeAddrs(ctx context.Context, host string) ([]netip.Addr, error) {
 
 // dialNode finds a node by the port mapper of its host and connects to it.
 func dialNode(ctx context.Context, n node, epmd uint16) (conn *net.TCPConn, version uint16, err error) {
+	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
+	defer cancel()
 	addrs, err := nodeAddrs(ctx, n.host)
 	if err != nil {
 		return nil, 0, err

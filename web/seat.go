@@ -98,9 +98,8 @@ type Seat struct {
 	wishes chan wish
 	moving sync.WaitGroup // connections that are being copied, or on their way to the VM
 
-	mu     sync.Mutex
-	status Status
-	links  int // as many as moving waits for
+	mu    sync.Mutex
+	ended bool // moving is waited for, and grows no more
 }
 
 type wish struct {
@@ -110,34 +109,20 @@ type wish struct {
 
 // NewSeat returns a seat that does nothing until it runs and is told what is wanted.
 func NewSeat(config Config) *Seat {
-	return &Seat{config: config, wishes: make(chan wish), status: Status{State: Waiting, Text: "nothing is wanted yet"}}
+	return &Seat{config: config, wishes: make(chan wish)}
 }
 
-// Status returns how the seat stands now.
-func (s *Seat) Status() Status {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.status
-}
-
-// Links returns the number of connections that this process moves.
-func (s *Seat) Links() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.links
-}
-
-// move counts a connection for as long as f takes.
+// move has Run wait for f. When Run has ended meanwhile so has what f works in, and nobody waits for that little.
 func (s *Seat) move(f func()) {
-	s.moving.Add(1)
-	defer s.moving.Done()
-	count := func(n int) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.links += n
+	s.mu.Lock()
+	counted := !s.ended
+	if counted {
+		s.moving.Add(1)
 	}
-	count(1)
-	defer count(-1)
+	s.mu.Unlock()
+	if counted {
+		defer s.moving.Done()
+	}
 	f()
 }
 
@@ -172,6 +157,9 @@ func (s *Seat) Run(ctx context.Context) {
 		case <-ctx.Done():
 			end()
 			session.Wait()
+			s.mu.Lock()
+			s.ended = true
+			s.mu.Unlock()
 			s.moving.Wait()
 			return
 		}
@@ -180,19 +168,16 @@ func (s *Seat) Run(ctx context.Context) {
 
 // session pursues one wish until ctx ends. Links live in outer.
 func (s *Seat) session(ctx, outer context.Context, w wish) {
-	answered := false
+	answered, last := false, Status{}
 	report := func(status Status) {
-		s.mu.Lock()
-		before := s.status
-		s.status = status
-		s.mu.Unlock()
 		switch {
 		case !answered:
 			answered = true
 			w.status <- status
-		case before != status:
+		case last != status:
 			s.config.Changed(status)
 		}
+		last = status
 	}
 	settings := w.settings
 	if !settings.Serve && settings.Node == "" {
@@ -254,6 +239,7 @@ func (s *Seat) sit(ctx, outer context.Context, settings Settings, report func(St
 // listenTCP listens at an address, or at every one, IPv6 and IPv4.
 func listenTCP(ctx context.Context, address string, port uint16) (*net.TCPListener, error) {
 	var config net.ListenConfig
+	config.SetMultipathTCP(false) // what is handed over is to be TCP's
 	l, err := config.Listen(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(int(port))))
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package web
 
 import (
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -129,5 +130,23 @@ func TestTheRegistryIsTheUsersAlone(t *testing.T) {
 	}
 	if path, err := registryPath(base, 4380); err == nil {
 		t.Errorf("%s is used, behind a symbolic link", path)
+	}
+}
+
+// TestAMultipathClientGetsTCP: a VM is never handed a socket of another protocol than its own.
+func TestAMultipathClientGetsTCP(t *testing.T) {
+	d, port := hold(t, Settings{Node: "world@localhost"})
+	var dialer net.Dialer
+	dialer.SetMultipathTCP(true)
+	conn, err := dialer.DialContext(t.Context(), "tcp", local(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := io.WriteString(conn, requestHead("GET", "world@localhost", "localhost", port)); err != nil {
+		t.Fatal(err)
+	}
+	if multipath, err := d.arrived().conn.(*net.TCPConn).MultipathTCP(); err != nil || multipath {
+		t.Errorf("%v, %v", multipath, err)
 	}
 }
