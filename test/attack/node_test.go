@@ -140,6 +140,7 @@ type node struct {
 
 // A nodeConfig says how a node is started. The zero value is a node as anybody would start it, at 127.0.0.1.
 type nodeConfig struct {
+	carrier string   // empty: quic
 	host    string   // an IP address that is its name's host part; empty: 127.0.0.1
 	inside  string   // the network namespace; empty: this one
 	options []string // further arguments of erl
@@ -162,6 +163,9 @@ func start(t testing.TB, cfg nodeConfig) *node {
 	if cfg.host == "" {
 		cfg.host = "127.0.0.1"
 	}
+	if cfg.carrier == "" {
+		cfg.carrier = "quic"
+	}
 	udpPort := freePort(t)
 	n := &node{
 		t: t, name: fmt.Sprintf("%d@%s", udpPort, cfg.host),
@@ -170,7 +174,7 @@ func start(t testing.TB, cfg nodeConfig) *node {
 	}
 	n.told.L = &n.mu
 	args := append([]string{"erl", "-noshell", "+S", "2:2", "+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none",
-		"-name", n.name, "-no_epmd", "-connect_all", "false", "-setcookie", "attacked", "-proto_dist", "quic", "-pa", filepath.Join(dir, "ebin"),
+		"-name", n.name, "-no_epmd", "-connect_all", "false", "-setcookie", "attacked", "-proto_dist", cfg.carrier, "-pa", filepath.Join(dir, "ebin"),
 		"-quic_dist", "executable", strconv.Quote(filepath.Join(dir, "quicdistd")),
 		"-kernel", "net_setuptime", strconv.Itoa(int(helloTimeout / time.Second)), "-kernel", "logger",
 		`[{handler,default,logger_std_h,#{formatter=>{logger_formatter,#{single_line=>true,template=>["LOG ",level," ",msg,"\n"]}}}}]`,
