@@ -178,7 +178,7 @@ offer(Kernel, Ctrl, #{address := Ip, udp_port := UdpPort, claim := Claim}) ->
     {
         quic_dist_plane:ctrl(),
         {inet:ip_address(), inet:port_number()},
-        quic_dist_peer:claim()
+        quic_dist_peer:claim() | unclaimed
     },
     node(),
     [node()],

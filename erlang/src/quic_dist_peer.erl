@@ -16,8 +16,12 @@
 %% The name in the hello, and what a verified certificate names, in words.
 
 %% @doc The handshake record of an accepted channel with a receiver that ends the handshake when
-%% the peer gives a name that is not the one it has claimed, and logs both.
--spec held_to(claim(), {inet:ip_address(), inet:port_number()}, #hs_data{}) -> #hs_data{}.
+%% the peer gives a name that is not the one it has claimed, and logs both. One that came over HTTP
+%% has claimed none here.
+-spec held_to(claim() | unclaimed, {inet:ip_address(), inet:port_number()}, #hs_data{}) ->
+    #hs_data{}.
+held_to(unclaimed, _, Hs) ->
+    Hs;
 held_to(Claim, Address, #hs_data{f_recv = Receive} = Hs) ->
     Hs#hs_data{
         f_recv = fun(Ctrl, Length, Timeout) ->

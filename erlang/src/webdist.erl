@@ -20,8 +20,9 @@ info() ->
             {error, Text}
     end.
 
-%% @doc A child for an application's own supervisor, in place of `-s webdist_server'. The port is
-%% held from the call of {@link webdist_server:start/0} on.
+%% @doc A child for an application's own supervisor, in place of `-s webdist_server': the VM takes
+%% part in holding the port as long as the child runs. Where the port is held for another reason
+%% already, by `-proto_dist webdist' or `-s webdist_server', it adds nothing.
 -spec child_spec() -> supervisor:child_spec().
 child_spec() ->
-    webdist_sup:child_spec().
+    (webdist_sup:child_spec())#{start => {webdist_sup, start_link, [serve]}}.

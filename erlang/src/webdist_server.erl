@@ -6,10 +6,10 @@
 -module(webdist_server).
 -behaviour(gen_server).
 
--export([start/0, start_link/0]).
+-export([start/0, start_link/1]).
 -export([listen/1, unlisten/0, name/2, register_name/2, info/0, tell/1]).
 -export([names/2]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+-export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2]).
 -export_type([status/0]).
 
 -type status() :: #{
@@ -72,9 +72,9 @@ failed(Words) ->
     {error, Text}.
 
 %% @private
--spec start_link() -> gen_server:start_ret().
-start_link() ->
-    gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
+-spec start_link(wait | serve) -> gen_server:start_ret().
+start_link(What) ->
+    gen_server:start_link({local, ?MODULE}, ?MODULE, What, []).
 
 %% @doc Takes connections for a node, and takes part in holding the port. In net_kernel.
 -spec listen(Node :: binary()) -> {ok, status()} | {error, string()}.
@@ -143,21 +143,23 @@ text(Name) -> unicode:characters_to_binary(Name).
 %% gen_server
 
 %% @private
--spec init([]) -> {ok, #state{}}.
-init([]) ->
-    {ok, #state{}}.
+-spec init(wait | serve) -> {ok, #state{}} | {ok, #state{}, {continue, apply_wish}}.
+init(What) ->
+    case {recall(), What} of
+        {{ok, State}, _} -> {ok, State, {continue, apply_wish}};
+        {none, serve} -> {ok, serve(#state{}), {continue, apply_wish}};
+        {none, wait} -> {ok, #state{}}
+    end.
+
+%% @private
+-spec handle_continue(apply_wish, #state{}) -> {noreply, #state{}}.
+handle_continue(apply_wish, State) ->
+    {noreply, apply_again(State)}.
 
 %% @private
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
-handle_call(serve, _, #state{node = <<>>} = State) ->
-    Node =
-        case {is_alive(), carrier()} of
-            {true, {ok, _}} -> atom_to_binary(node());
-            _ -> <<>>
-        end,
-    reply(State#state{serve = true, node = Node});
 handle_call(serve, _, State) ->
-    reply(State#state{serve = true});
+    reply(serve(State));
 handle_call({listen, Node}, _, State) ->
     reply(State#state{serve = true, node = Node, node_port = 0});
 handle_call({register, Name, Port}, _, #state{host = Host} = State) ->
@@ -172,16 +174,39 @@ handle_call(info, _, #state{status = Status} = State) ->
 handle_call(_, _, State) ->
     {reply, {error, "unknown request"}, State}.
 
+%% A node without a name at the port gets that of this VM.
+serve(#state{node = <<>>} = State) ->
+    Node =
+        case {is_alive(), carrier()} of
+            {true, {ok, _}} -> atom_to_binary(node());
+            _ -> <<>>
+        end,
+    State#state{serve = true, node = Node};
+serve(State) ->
+    State#state{serve = true}.
+
 reply(State0) ->
+    remember(State0),
     {Reply, State} = apply_wish(State0),
     {reply, Reply, State}.
+
+%% What is wanted outlives this process, and not the supervisor that starts it again.
+remember(State) ->
+    persistent_term:put(?MODULE, {whereis(webdist_sup), State#state{status = undefined}}).
+
+recall() ->
+    Supervisor = whereis(webdist_sup),
+    case persistent_term:get(?MODULE, none) of
+        {Supervisor, State} -> {ok, State};
+        _ -> none
+    end.
 
 %% @private
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
 handle_cast({host, Host}, State) ->
     {noreply, State#state{host = Host}};
 handle_cast(unlisten, State0) ->
-    {_, State} = apply_wish(State0#state{node = <<>>, node_port = 0}),
+    {reply, _, State} = reply(State0#state{node = <<>>, node_port = 0}),
     {noreply, State};
 handle_cast(_, State) ->
     {noreply, State}.
@@ -190,15 +215,9 @@ handle_cast(_, State) ->
 -spec handle_info(term(), #state{}) -> {noreply, #state{}}.
 handle_info({sidecar, up}, #state{status = undefined} = State) ->
     {noreply, State};
-handle_info({sidecar, up}, State0) ->
+handle_info({sidecar, up}, State) ->
     %% Another one, which knows of nothing.
-    case apply_wish(State0) of
-        {{ok, _}, State} ->
-            {noreply, State};
-        {{error, Text}, State} ->
-            quic_dist_log:log(error, ["the web port: ", Text]),
-            {noreply, State}
-    end;
+    {noreply, apply_again(State)};
 handle_info({sidecar, {web_accepted, Fields}}, State) ->
     _ = spawn(fun() -> accept(Fields) end),
     {noreply, State};
@@ -209,6 +228,15 @@ handle_info({sidecar, {web_changed, Status}}, State) ->
     {noreply, State#state{status = Status}};
 handle_info(_, State) ->
     {noreply, State}.
+
+apply_again(State0) ->
+    case apply_wish(State0) of
+        {{ok, _}, State} ->
+            State;
+        {{error, Text}, State} ->
+            quic_dist_log:log(error, ["the web port: ", Text]),
+            State
+    end.
 
 %% What is wanted goes to the sidecar. The answer is that of a sidecar that is up: what was
 %% said before it about sidecars coming up is old.
@@ -286,7 +314,8 @@ offer({Family, Protocol}, Socket, Peer) ->
     Ctrl =
         case Protocol of
             tcp -> Socket;
-            _ -> {{webdist_link, Socket, single}, Peer}
+            webdist -> {{webdist_link, Socket, single}, Peer};
+            quic -> {{webdist_link, Socket, single}, Peer, unclaimed}
         end,
     case whereis(net_kernel) of
         undefined ->
@@ -294,19 +323,25 @@ offer({Family, Protocol}, Socket, Peer) ->
         Kernel ->
             Monitor = monitor(process, Kernel),
             Kernel ! {accept, self(), Ctrl, Family, Protocol},
-            receive
-                {Kernel, controller, Supervisor} ->
-                    %% If the connection has ended meanwhile, the supervisor finds that out.
-                    _ = webdist_link:hand_over(Socket, Supervisor),
-                    Supervisor ! {self(), controller},
-                    ok;
-                {Kernel, unsupported_protocol} ->
-                    gen_tcp:close(Socket);
-                {'DOWN', Monitor, process, _, _} ->
-                    gen_tcp:close(Socket)
-            after ?OFFER_TIMEOUT ->
-                gen_tcp:close(Socket)
-            end
+            offered(Kernel, Monitor, Socket, ?OFFER_TIMEOUT)
+    end.
+
+%% A net_kernel that is late finds a closed socket, and not a supervisor that waits for ever for
+%% who has made the offer.
+offered(Kernel, Monitor, Socket, Timeout) ->
+    receive
+        {Kernel, controller, Supervisor} ->
+            %% If the connection has ended meanwhile, the supervisor finds that out.
+            _ = webdist_link:hand_over(Socket, Supervisor),
+            Supervisor ! {self(), controller},
+            ok;
+        {Kernel, unsupported_protocol} ->
+            gen_tcp:close(Socket);
+        {'DOWN', Monitor, process, _, _} ->
+            gen_tcp:close(Socket)
+    after Timeout ->
+        gen_tcp:close(Socket),
+        offered(Kernel, Monitor, Socket, infinity)
     end.
 
 %% The first of the node's carriers that can take a TCP connection. OTP 25 and 26 ignore

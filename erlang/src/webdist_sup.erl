@@ -7,7 +7,7 @@
 -module(webdist_sup).
 -behaviour(supervisor).
 
--export([child_spec/0, start_link/0]).
+-export([child_spec/0, start_link/0, start_link/1]).
 -export([init/1]).
 
 %% @doc The child that stands for all of it.
@@ -24,14 +24,24 @@ child_spec() ->
 %% @doc Starts it. One that runs already serves.
 -spec start_link() -> supervisor:startlink_ret().
 start_link() ->
-    case supervisor:start_link({local, ?MODULE}, ?MODULE, []) of
-        {error, {already_started, _}} -> ignore;
-        Result -> Result
+    start_link(wait).
+
+%% @doc The same; `serve': takes part in holding the port at once.
+-spec start_link(wait | serve) -> supervisor:startlink_ret().
+start_link(What) ->
+    case supervisor:start_link({local, ?MODULE}, ?MODULE, What) of
+        {error, {already_started, _}} when What =:= serve ->
+            _ = webdist_server:start(),
+            ignore;
+        {error, {already_started, _}} ->
+            ignore;
+        Result ->
+            Result
     end.
 
 %% @private
--spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
-init([]) ->
-    Server = #{id => webdist_server, start => {webdist_server, start_link, []}},
+-spec init(wait | serve) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
+init(What) ->
+    Server = #{id => webdist_server, start => {webdist_server, start_link, [What]}},
     Flags = #{strategy => one_for_one, intensity => 10, period => 60},
     {ok, {Flags, [quic_dist_sup:child_spec(), Server]}}.

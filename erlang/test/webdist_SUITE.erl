@@ -31,7 +31,9 @@
     bad_options/1,
     one_port_for_everything/1,
     stopped_and_started/1,
-    a_child_of_an_application/1
+    a_child_of_an_application/1,
+    what_is_wanted_is_remembered/1,
+    a_node_that_is_killed_in_an_upgrade/1
 ]).
 
 -include_lib("stdlib/include/assert.hrl").
@@ -68,7 +70,9 @@ all() ->
         bad_options,
         one_port_for_everything,
         stopped_and_started,
-        a_child_of_an_application
+        a_child_of_an_application,
+        what_is_wanted_is_remembered,
+        a_node_that_is_killed_in_an_upgrade
     ].
 
 init_per_suite(Config) ->
@@ -311,8 +315,9 @@ copied_links_end_with_the_sidecar(Config) ->
 
 %% A hundred connections leave no descriptor, port or process in either node.
 descriptors_are_closed(Config) ->
-    %% Else OTP's global connects again now and then what was disconnected, over TCP too.
-    Args = ["-kernel", "dist_auto_connect", "never"],
+    %% Else OTP's global now and then connects again what was disconnected, or cuts what is
+    %% connected again, over TCP too.
+    Args = ["-kernel", "dist_auto_connect", "never", "-connect_all", "false"],
     [A, B] = [webdist(Config, unique(Name), [], Args) || Name <- ["a", "b"]],
     Count = fun(#{os_pid := OsPid} = Node) ->
         call(Node, fun() -> [erlang:system_info(port_count), length(processes())] end) ++
@@ -555,19 +560,103 @@ stopped_and_started(Config) ->
      || _ <- [1, 2, 3]
     ].
 
-%% The port may be part of an application's supervision tree.
+%% The port may be part of an application's supervision tree: it is held from the start of the child
+%% to its end.
 a_child_of_an_application(Config) ->
     A = start(#{
         carrier => inet_tcp, name => {short, unique("a")}, webdist => [{port, port(Config)}]
     }),
+    Holds = fun(Node) ->
+        State = maps:get(state, call(Node, webdist, info, [])),
+        State =:= holding orelse State
+    end,
     call(A, fun() ->
-        {ok, _} = supervisor:start_child(kernel_safe_sup, webdist:child_spec()),
-        {ok, #{state := holding}} = webdist_server:start()
+        {ok, _} = supervisor:start_child(kernel_safe_sup, webdist:child_spec())
     end),
+    wait_until(held, fun() -> Holds(A) end),
     Hello = webdist(Config, unique("hello")),
     ?assertEqual(pong, ping(Hello, A)),
     call(A, fun() -> ok = supervisor:terminate_child(kernel_safe_sup, webdist_sup) end),
-    wait_until(taken_over, fun() ->
-        maps:get(state, call(Hello, webdist, info, [])) =:= holding
-    end),
+    wait_until(taken_over, fun() -> Holds(Hello) end),
     ?assertEqual(pong, ping(Hello, A)).
+
+%% What is wanted at the port outlives the process that knows it, and the sidecar after that.
+what_is_wanted_is_remembered(Config) ->
+    Hello = webdist(Config, unique("hello")),
+    A = self_hosted(Config, inet_tcp, unique("a")),
+    Before = call(A, webdist, info, []),
+    call(A, fun() -> exit(whereis(webdist_server), kill) end),
+    wait_until(remembered, fun() ->
+        case call(A, webdist, info, []) of
+            Before -> true;
+            Other -> Other
+        end
+    end),
+    quic_dist_node:signal(quic_dist_node:sidecar(A), kill),
+    wait_until(reached, fun() -> ping(Hello, A) =:= pong end).
+
+%% A node that is killed anywhere in an upgrade leaves its client with an end, and nothing behind:
+%% the node that holds the port goes on, and no longer knows it.
+a_node_that_is_killed_in_an_upgrade(Config) ->
+    Holder = start(#{
+        carrier => webdist,
+        name => {short, unique("holder")},
+        webdist => [{port, port(Config)}],
+        quic_dist => [{log_level, info}],
+        log_level => info
+    }),
+    [killed(Config, Holder, Stage) || Stage <- [asked, upgraded, adopted]],
+    ?assertEqual(pong, ping(webdist(Config, unique("hello")), Holder)).
+
+killed(Config, Holder, Stage) ->
+    #{node := Node, os_pid := OsPid} = World = webdist(Config, unique("world")),
+    %% It does not take what it is asked to take; or its net_kernel does not.
+    case Stage of
+        asked -> quic_dist_node:signal(OsPid, stop);
+        _ -> ok = call(World, sys, suspend, [net_kernel])
+    end,
+    Socket = upgrade(Node, port(Config)),
+    Answer =
+        case Stage of
+            asked ->
+                Line = ["path=/erl/", atom_to_list(Node), " .*status=101"],
+                _ = quic_dist_node:wait_log(Holder, Line, 5000),
+                <<>>;
+            %% The descriptor is on its way.
+            upgraded ->
+                receive_until(Socket, <<"HTTP/1.1 101">>, <<>>);
+            adopted ->
+                Head = receive_until(Socket, <<"\r\n\r\n">>, <<>>),
+                wait_until(adopted, fun() -> sockets(OsPid, port(Config)) =:= 1 end),
+                Head
+        end,
+    Killed = erlang:monotonic_time(millisecond),
+    quic_dist_node:signal(OsPid, kill),
+    All = read_all(Socket, Answer),
+    ?assert(erlang:monotonic_time(millisecond) - Killed < scale(3000)),
+    ?assertEqual({Stage, Stage =/= asked}, {Stage, binary:match(All, <<" 101 ">>) =/= nomatch}),
+    wait_until(forgotten, fun() ->
+        Text = read_all(upgrade(Node, port(Config)), <<>>),
+        binary:match(Text, <<" 404 ">>) =/= nomatch orelse Text
+    end).
+
+%% The TCP connections at a port that a BEAM has.
+sockets(OsPid, Port) ->
+    length([Line || Line <- tcp_lines(OsPid), hd(Line) =:= integer_to_list(Port)]).
+
+upgrade(Node, Port) ->
+    {ok, Socket} = gen_tcp:connect("localhost", Port, [binary, {active, false}]),
+    ok = gen_tcp:send(Socket, [
+        "GET /erl/", atom_to_list(Node), " HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+        "Upgrade: erlang-distribution\r\n\r\n"
+    ]),
+    Socket.
+
+receive_until(Socket, What, Before) ->
+    case binary:match(Before, What) of
+        nomatch ->
+            {ok, Bytes} = gen_tcp:recv(Socket, 0, scale(10000)),
+            receive_until(Socket, What, <<Before/binary, Bytes/binary>>);
+        _ ->
+            Before
+    end.
