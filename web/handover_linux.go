@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"quic_dist/registry"
 )
 
 // HandOver sends a descriptor of conn over a Unix-domain stream socket, behind it what was read ahead (portproto/PROTOCOL.md, section 5).
@@ -22,7 +24,7 @@ func HandOver(over *net.UnixConn, conn net.Conn, ahead []byte) error {
 		return err
 	}
 	head := append([]byte{family}, binary.BigEndian.AppendUint32(nil, uint32(len(ahead)))...)
-	return sendRights(over, append(head, ahead...), raw)
+	return registry.SendRights(over, append(head, ahead...), raw)
 }
 
 // familyOf is 4 or 6 for a TCP socket, by its own family and not by what its addresses look like, and 0 for a local one.

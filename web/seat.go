@@ -2,26 +2,17 @@ package web
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"encoding/json"
 	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
-	"strconv"
+	"os"
+	"strings"
 	"sync"
-	"syscall"
-	"time"
-)
 
-const (
-	// seatRetry is how often a seat that neither holds the port nor is registered tries again.
-	seatRetry = time.Second
-
-	// registryStart is how long a process that holds the port may take to open its registry, and unsettled how often it is
-	// tried meanwhile.
-	registryStart = 500 * time.Millisecond
-	unsettled     = 20 * time.Millisecond
+	"quic_dist/epmd"
+	"quic_dist/registry"
 )
 
 // Settings are what a VM wants of its seat.
@@ -38,23 +29,19 @@ type Settings struct {
 	Upstream *url.URL       // the web server that has all other paths; nil: they are not there
 }
 
-// State is how a seat stands.
-type State string
+// State and Status are how a seat stands.
+type (
+	State  = registry.State
+	Status = registry.Status
+)
 
 // The states of a seat.
 const (
-	Holding    State = "holding"    // it listens
-	Registered State = "registered" // another process of this host and user listens, and knows the node
-	Waiting    State = "waiting"    // neither; it goes on trying
-	Duplicate  State = "duplicate"  // the node's name is another node's; it goes on trying
+	Holding    = registry.Holding
+	Registered = registry.Registered
+	Waiting    = registry.Waiting
+	Duplicate  = registry.Duplicate
 )
-
-// Status is a seat's state, where the port is if that is known, and for people why it is not Holding or Registered.
-type Status struct {
-	State   State
-	Address netip.AddrPort
-	Text    string
-}
 
 // An Arrival is a connection that is to become a distribution connection of this VM's node.
 type Arrival struct {
@@ -85,46 +72,32 @@ type Config struct {
 }
 
 // A Seat is a VM's place at its host's port: it holds the port, or is registered with the process that does, and takes the
-// port over when that process ends.
-//
-//	           the port is free
-//	waiting -----------------------> holding
-//	  ^  |                              |
-//	  |  | the registry answers         | the end
-//	  |  v                              v
-//	registered: its end, and at once the port is tried
+// port over when that process ends (package registry).
 type Seat struct {
 	config Config
-	wishes chan wish
-	moving sync.WaitGroup // connections that are being copied, or on their way to the VM
+	seat   *registry.Seat
+	links  context.Context // of Run: what upgraded connections live in
+	moving sync.WaitGroup  // connections that are being copied, or on their way to the VM
 
-	mu     sync.Mutex
-	status Status
-	links  int // as many as moving waits for
-}
-
-type wish struct {
-	settings Settings
-	status   chan Status // holds one
+	mu    sync.Mutex
+	count int // as many as moving waits for
 }
 
 // NewSeat returns a seat that does nothing until it runs and is told what is wanted.
 func NewSeat(config Config) *Seat {
-	return &Seat{config: config, wishes: make(chan wish), status: Status{State: Waiting, Text: "nothing is wanted yet"}}
+	return &Seat{config: config, seat: registry.NewSeat(registry.Config{
+		Log: config.Log, Base: config.RuntimeDir, Folder: ".webdist", What: "web port", Changed: config.Changed,
+	})}
 }
 
 // Status returns how the seat stands now.
-func (s *Seat) Status() Status {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.status
-}
+func (s *Seat) Status() Status { return s.seat.Status() }
 
 // Links returns the number of connections that this process moves.
 func (s *Seat) Links() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.links
+	return s.count
 }
 
 // move counts a connection for as long as f takes.
@@ -134,7 +107,7 @@ func (s *Seat) move(f func()) {
 	count := func(n int) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.links += n
+		s.count += n
 	}
 	count(1)
 	defer count(-1)
@@ -143,122 +116,41 @@ func (s *Seat) move(f func()) {
 
 // Apply changes what is wanted, and returns what came of it at first.
 func (s *Seat) Apply(ctx context.Context, settings Settings) (Status, error) {
-	w := wish{settings, make(chan Status, 1)}
-	select {
-	case s.wishes <- w:
-	case <-ctx.Done():
-		return Status{}, context.Cause(ctx)
-	}
-	select {
-	case status := <-w.status:
-		return status, nil
-	case <-ctx.Done():
-		return Status{}, context.Cause(ctx)
-	}
+	name, host, _ := strings.Cut(settings.Node, "@")
+	return s.seat.Apply(ctx, registry.Wish{
+		Node:  registry.Node{Name: name, Host: host, Port: settings.NamePort},
+		Serve: settings.Serve, Address: settings.Address, Port: settings.Port,
+		Hold: func(ctx context.Context, l *net.TCPListener, names *registry.Names) {
+			newServer(s, s.links, settings, names).hold(ctx, l)
+		},
+		Passed: func(file *os.File, message json.RawMessage) {
+			go s.move(func() { s.accept(file, message) }) // ends with the connection, or when the VM has it
+		},
+	})
 }
 
 // Run fulfils what is wanted until ctx ends. Connections that were handed to the VM are not touched by that.
 func (s *Seat) Run(ctx context.Context) {
-	var session sync.WaitGroup
-	end := func() {}
-	for {
-		select {
-		case w := <-s.wishes:
-			end()
-			session.Wait()
-			sit, cancel := context.WithCancel(ctx)
-			end = cancel
-			session.Go(func() { s.session(sit, ctx, w) })
-		case <-ctx.Done():
-			end()
-			session.Wait()
-			s.moving.Wait()
-			return
-		}
-	}
+	s.links = ctx
+	s.seat.Run(ctx)
+	s.moving.Wait()
 }
 
-// session pursues one wish until ctx ends. Links live in outer.
-func (s *Seat) session(ctx, outer context.Context, w wish) {
-	answered := false
-	report := func(status Status) {
-		s.mu.Lock()
-		before := s.status
-		s.status = status
-		s.mu.Unlock()
-		switch {
-		case !answered:
-			answered = true
-			w.status <- status
-		case before != status:
-			s.config.Changed(status)
-		}
-	}
-	settings := w.settings
-	if !settings.Serve && settings.Node == "" {
-		report(Status{State: Waiting, Text: "nothing is wanted"})
-		return
-	}
-	since := time.Now() // it has tried in vain
-	for ctx.Err() == nil {
-		status := s.sit(ctx, outer, settings, report)
-		if ctx.Err() != nil {
-			return
-		}
-		if status == nil {
-			since = time.Now() // it was registered, and that has ended: the port may be free
-			continue
-		}
-		// Who holds the port may be opening its registry at this moment, or ending.
-		wait := unsettled
-		if !settings.Serve || status.State == Duplicate || time.Since(since) > registryStart {
-			report(*status)
-			wait = seatRetry
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
-	}
-}
-
-// sit holds the port or is registered until that ends, and then returns nil; or it returns why it could not.
-func (s *Seat) sit(ctx, outer context.Context, settings Settings, report func(Status)) *Status {
-	var listenErr error
-	if settings.Serve {
-		var l *net.TCPListener
-		if l, listenErr = listenTCP(ctx, settings.Address, settings.Port); listenErr == nil {
-			newServer(s, outer, settings).hold(ctx, l, report)
-			return nil
-		}
-		if !errors.Is(listenErr, syscall.EADDRINUSE) {
-			return &Status{State: Waiting, Text: listenErr.Error()}
-		}
-	}
-	err := s.register(ctx, outer, settings, report)
-	if err == nil {
-		return nil
-	}
-	var duplicate *duplicateError
+// accept takes a connection that the holder of the port has passed on.
+func (s *Seat) accept(file *os.File, message json.RawMessage) {
+	var p passed
+	err := json.Unmarshal(message, &p)
+	conn, connErr := net.FileConn(file)
+	_ = file.Close()
 	switch {
-	case errors.As(err, &duplicate):
-		return &Status{State: Duplicate, Text: err.Error()}
-	case listenErr != nil:
-		return &Status{State: Waiting, Text: fmt.Sprintf(
-			"TCP port %d is taken, and not by a process of this user that shares it (%v)", settings.Port, err)}
+	case connErr != nil:
+		err = connErr
+	case err != nil:
+		_ = conn.Close()
 	default:
-		return &Status{State: Waiting, Text: fmt.Sprintf("no process of this user holds TCP port %d (%v)", settings.Port, err)}
+		err = s.deliver(s.links, conn, upgrade{from: p.From, token: p.Token, ahead: p.Ahead})
 	}
-}
-
-// listenTCP listens at an address, or at every one, IPv6 and IPv4.
-func listenTCP(ctx context.Context, address string, port uint16) (*net.TCPListener, error) {
-	var config net.ListenConfig
-	l, err := config.Listen(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(int(port))))
-	if err != nil {
-		return nil, err
-	}
-	return l.(*net.TCPListener), nil
+	s.config.Log.Info("web request passed on", "from", p.From, "node", p.Node, "err", err)
 }
 
 // deliver asks the VM to take a connection, confirms the upgrade and hands it over. It takes ownership of conn.
@@ -270,7 +162,7 @@ func (s *Seat) deliver(ctx context.Context, conn net.Conn, u upgrade) error {
 		refuse(conn, statusFailed)
 		return err
 	}
-	if err := confirm(conn, u.token, highVersion); err != nil {
+	if err := confirm(conn, u.token, epmd.HighVersion); err != nil {
 		taken.Drop()
 		_ = conn.Close()
 		return err

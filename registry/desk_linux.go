@@ -1,10 +1,11 @@
-package web
+package registry
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -16,53 +17,51 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"quic_dist/nodename"
 )
 
 const (
-	// maxMessage is the longest message of the registry; one holds what a client sent ahead, at most net/http's buffer.
+	// maxMessage is the longest message; one holds what a client of a web port sent ahead, at most net/http's buffer.
 	maxMessage = 64 << 10
 
-	// registryTimeout is for one message of a process of this host.
-	registryTimeout = 5 * time.Second
+	// messageTimeout is for one message of a process of this host.
+	messageTimeout = 5 * time.Second
 
-	// maxRegistering is how many may have connected to the registry; one for each node, and as many newcomers.
-	maxRegistering = 2 * maxNames
+	// maxRegistering is how many may have connected; one for each node, and as many newcomers.
+	maxRegistering = 2 * MaxNames
 )
 
-// The registry's messages, one JSON object in each packet of a Unix-domain socket. The process that holds the port has the
-// socket; others connect, and both check that the other is of their user.
+// The messages, one JSON object in each packet of a Unix-domain socket. The process that holds the port has the socket; others
+// connect, and both check that the other is of their user. What comes behind the welcome is, towards the holder, another
+// hello, and towards the other process, what is passed on to it.
 type (
-	// hello registers a node.
+	// hello registers a node, or says what has changed of it.
 	hello struct {
 		Node string `json:"node"`
 		Port uint16 `json:"port"`
+		QUIC uint16 `json:"quic,omitempty"`
 	}
 
-	// welcome answers it.
+	// welcome answers the first.
 	welcome struct {
 		Address   netip.AddrPort `json:"address"`
 		Duplicate bool           `json:"duplicate"`
 		Error     string         `json:"error"`
 	}
-
-	// passed comes with the descriptor of a connection whose client waits for the answer to its upgrade.
-	passed struct {
-		Node  string         `json:"node"`
-		From  netip.AddrPort `json:"from"`
-		Token string         `json:"token"`
-		Ahead []byte         `json:"ahead,omitempty"`
-	}
 )
 
-// A registry is the socket at which other processes of this host and user register their nodes.
-type registry struct {
-	l  *net.UnixListener
-	at netip.AddrPort
+// A desk is the socket at which other processes of this host and user register their nodes.
+type desk struct {
+	l    *net.UnixListener
+	at   netip.AddrPort
+	what string
+	log  *slog.Logger
 }
 
-// registryPath is where the registry of a port is: one for each user and network namespace. The folder is the user's alone.
-func registryPath(base string, port uint16) (string, error) {
-	dir := filepath.Join(base, fmt.Sprintf(".webdist-%d", os.Getuid()))
+// socketPath is where the socket of a port is: one for each user and network namespace. The folder is the user's alone.
+func socketPath(config Config, port uint16) (string, error) {
+	dir := filepath.Join(config.Base, fmt.Sprintf("%s-%d", config.Folder, os.Getuid()))
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
@@ -81,9 +80,9 @@ func registryPath(base string, port uint16) (string, error) {
 	return filepath.Join(dir, fmt.Sprintf("%d-%s", port, space)), nil
 }
 
-// openRegistry makes the socket. Its caller holds the port, so that what is there is left from an earlier holder.
-func openRegistry(base string, at netip.AddrPort) (*registry, error) {
-	path, err := registryPath(base, at.Port())
+// openDesk makes the socket. Its caller holds the port, so that what is there is left from an earlier holder.
+func openDesk(config Config, at netip.AddrPort) (*desk, error) {
+	path, err := socketPath(config, at.Port())
 	if err != nil {
 		return nil, err
 	}
@@ -94,23 +93,23 @@ func openRegistry(base string, at netip.AddrPort) (*registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &registry{l: l, at: at}, nil
+	return &desk{l: l, at: at, what: config.What, log: config.Log}, nil
 }
 
 // run takes registrations until ctx ends, and removes the socket.
-func (g *registry) run(ctx context.Context, ns *names, log *slog.Logger) {
-	stop := context.AfterFunc(ctx, func() { _ = g.l.Close() })
+func (d *desk) run(ctx context.Context, ns *Names) {
+	stop := context.AfterFunc(ctx, func() { _ = d.l.Close() })
 	defer stop()
 	var all sync.WaitGroup
 	defer all.Wait()
 	slots := make(chan struct{}, maxRegistering)
 	for {
-		conn, err := g.l.AcceptUnix()
+		conn, err := d.l.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
-			log.Warn("accept at the registry of the web port", "err", err)
+			d.log.Warn("accept at the registry of the "+d.what, "err", err)
 			time.Sleep(100 * time.Millisecond) // out of descriptors: those who wait will still be there
 			continue
 		}
@@ -120,31 +119,26 @@ func (g *registry) run(ctx context.Context, ns *names, log *slog.Logger) {
 			defer func() { _ = conn.Close() }()
 			end := context.AfterFunc(ctx, func() { _ = conn.Close() })
 			defer end()
-			if err := g.serve(conn, ns); err != nil && ctx.Err() == nil {
-				log.Warn("the registry of the web port refused a process", "err", err)
+			if err := d.serve(conn, ns); err != nil && ctx.Err() == nil {
+				d.log.Warn("the registry of the "+d.what+" refused a process", "err", err)
 			}
 		})
 	}
 }
 
 // serve keeps one node's registration as long as its process keeps the connection.
-func (g *registry) serve(conn *net.UnixConn, ns *names) error {
+func (d *desk) serve(conn *net.UnixConn, ns *Names) error {
 	if err := sameUser(conn); err != nil {
 		return err
 	}
-	var h hello
-	if _, err := receive(conn, &h, registryTimeout); err != nil {
+	node, err := receiveHello(conn, messageTimeout)
+	if err != nil {
 		return err
 	}
-	name, host, _ := strings.Cut(h.Node, "@")
-	if !validName(name) || host != "" && !validHost(host) || len(h.Node) > maxNode {
-		return fmt.Errorf("%q is %w", h.Node, errNoNode)
-	}
-	e := &entry{node: node{name: name, host: host}, port: h.Port, peer: conn, gone: make(chan struct{})}
-	answer := welcome{Address: g.at}
-	err := ns.claim(e)
+	e := &Entry{node: node, peer: conn, gone: make(chan struct{})}
+	answer := welcome{Address: d.at}
 	var duplicate *duplicateError
-	if err != nil {
+	if err := ns.claim(e); err != nil {
 		answer.Error, answer.Duplicate = err.Error(), errors.As(err, &duplicate)
 		return send(conn, answer, nil)
 	}
@@ -152,15 +146,54 @@ func (g *registry) serve(conn *net.UnixConn, ns *names) error {
 	if err := send(conn, answer, nil); err != nil {
 		return err
 	}
-	// It says nothing more; this waits for its end.
-	_, _ = conn.Read(make([]byte, 1))
-	return nil
+	for {
+		node, err := receiveHello(conn, 0)
+		if err == nil {
+			err = ns.renew(e, node)
+		}
+		if errors.Is(err, errEnd) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func receiveHello(conn *net.UnixConn, timeout time.Duration) (Node, error) {
+	var h hello
+	file, err := receive(conn, &h, timeout)
+	if err != nil {
+		return Node{}, err
+	}
+	if file != nil {
+		_ = file.Close()
+		return Node{}, errors.New("a hello with a file")
+	}
+	return h.node()
+}
+
+func (h hello) node() (Node, error) {
+	name, host, _ := strings.Cut(h.Node, "@")
+	if !nodename.ValidName(name) || host != "" && !nodename.ValidHost(host) || len(h.Node) > nodename.MaxLen {
+		return Node{}, fmt.Errorf("%q is %w", h.Node, nodename.ErrNone)
+	}
+	return Node{Name: name, Host: host, Port: h.Port, QUIC: h.QUIC}, nil
+}
+
+// Pass gives the node's process a file, with a message. The caller keeps the file, and may close it.
+func (e *Entry) Pass(file any, message any) error {
+	raw, ok := file.(syscall.Conn)
+	if !ok {
+		return ErrNotPassable
+	}
+	return send(e.peer, message, raw)
 }
 
 // register registers the node with the process that holds the port, and takes what that passes on, until the registration
 // ends; then it returns nil.
-func (s *Seat) register(ctx, outer context.Context, settings Settings, report func(Status)) error {
-	conn, err := s.enrol(settings)
+func (s *Seat) register(ctx context.Context, wish Wish, report func(Status)) error {
+	conn, err := s.enrol(wish)
 	if err != nil {
 		return err
 	}
@@ -168,35 +201,40 @@ func (s *Seat) register(ctx, outer context.Context, settings Settings, report fu
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	var answer welcome
-	if _, err := receive(conn, &answer, 2*registryTimeout); err != nil {
+	if _, err := receive(conn, &answer, 2*messageTimeout); err != nil {
 		return err
 	}
-	if name, _, _ := strings.Cut(settings.Node, "@"); answer.Duplicate {
-		return &duplicateError{name}
+	if answer.Duplicate {
+		return &duplicateError{wish.Node.Name}
 	}
 	if answer.Error != "" {
 		return errors.New(answer.Error)
 	}
+	s.registered(wish.Node, func(node Node) error { return sendHello(conn, node) })
+	defer s.unregistered()
 	report(Status{State: Registered, Address: answer.Address})
 	for {
-		var p passed
-		file, err := receive(conn, &p, 0)
+		var message json.RawMessage
+		file, err := receive(conn, &message, 0)
 		if err != nil {
 			return nil // its end, or ours
 		}
-		if file == nil {
-			continue
+		switch {
+		case file == nil:
+		case wish.Passed == nil:
+			_ = file.Close()
+		default:
+			wish.Passed(file, message)
 		}
-		go s.move(func() { s.accept(outer, file, p) }) // ends with the connection, or when the VM has it
 	}
 }
 
 // enrol connects to the registry and sends the hello.
-func (s *Seat) enrol(settings Settings) (*net.UnixConn, error) {
-	if settings.Node == "" {
+func (s *Seat) enrol(wish Wish) (*net.UnixConn, error) {
+	if wish.Node.Name == "" {
 		return nil, errors.New("this process has no node to register")
 	}
-	path, err := registryPath(s.config.RuntimeDir, settings.Port)
+	path, err := socketPath(s.config, wish.Port)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +243,7 @@ func (s *Seat) enrol(settings Settings) (*net.UnixConn, error) {
 		return nil, err
 	}
 	if err = sameUser(conn); err == nil {
-		err = send(conn, hello{Node: settings.Node, Port: settings.NamePort}, nil)
+		err = sendHello(conn, wish.Node)
 	}
 	if err != nil {
 		_ = conn.Close()
@@ -214,23 +252,8 @@ func (s *Seat) enrol(settings Settings) (*net.UnixConn, error) {
 	return conn, nil
 }
 
-// accept takes a connection that the holder of the port has passed on.
-func (s *Seat) accept(ctx context.Context, file *os.File, p passed) {
-	conn, err := net.FileConn(file)
-	_ = file.Close()
-	if err == nil {
-		err = s.deliver(ctx, conn, upgrade{from: p.From, token: p.Token, ahead: p.Ahead})
-	}
-	s.config.Log.Info("web request passed on", "from", p.From, "node", p.Node, "err", err)
-}
-
-// pass gives a connection to the process of a registered node, with what is to be known of it.
-func pass(peer *net.UnixConn, conn net.Conn, u upgrade) error {
-	raw, ok := conn.(syscall.Conn)
-	if !ok {
-		return errors.New("not a connection that can be passed on")
-	}
-	return send(peer, passed{Node: u.node.String(), From: u.from, Token: u.token, Ahead: u.ahead}, raw)
+func sendHello(conn *net.UnixConn, node Node) error {
+	return send(conn, hello{Node: node.String(), Port: node.Port, QUIC: node.QUIC}, nil)
 }
 
 // send writes one message, and with it a descriptor of file unless that is nil.
@@ -239,8 +262,11 @@ func send(conn *net.UnixConn, message any, file syscall.Conn) error {
 	if err != nil || len(b) > maxMessage {
 		return fmt.Errorf("a message of %d bytes: %w", len(b), err)
 	}
-	return sendRights(conn, b, file)
+	return SendRights(conn, b, file)
 }
+
+// errEnd says that the other end has closed.
+var errEnd = errors.New("the process at the other end has closed the connection")
 
 // receive reads one message, and the descriptor that came with it.
 func receive(conn *net.UnixConn, message any, timeout time.Duration) (file *os.File, err error) {
@@ -254,6 +280,9 @@ func receive(conn *net.UnixConn, message any, timeout time.Duration) (file *os.F
 	b, oob := make([]byte, maxMessage+1), make([]byte, 128)
 	n, oobn, flags, _, err := conn.ReadMsgUnix(b, oob)
 	if err != nil {
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) {
+			err = errEnd
+		}
 		return nil, err
 	}
 	files := descriptors(oob[:oobn])
@@ -262,7 +291,7 @@ func receive(conn *net.UnixConn, message any, timeout time.Duration) (file *os.F
 	}
 	switch {
 	case n == 0 && file == nil:
-		err = net.ErrClosed
+		err = errEnd
 	case len(files) > 1 || flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0 || n > maxMessage:
 		err = errors.New("a message of the registry is too long, or has too many descriptors")
 	default:
@@ -295,9 +324,9 @@ func descriptors(oob []byte) (files []*os.File) {
 	return files
 }
 
-// sendRights writes b and with it a descriptor of file, unless that is nil.
-func sendRights(conn *net.UnixConn, b []byte, file syscall.Conn) error {
-	if err := conn.SetWriteDeadline(time.Now().Add(registryTimeout)); err != nil {
+// SendRights writes b to a Unix-domain socket and with it a descriptor of file, unless that is nil.
+func SendRights(conn *net.UnixConn, b []byte, file syscall.Conn) error {
+	if err := conn.SetWriteDeadline(time.Now().Add(messageTimeout)); err != nil {
 		return err
 	}
 	if file == nil {
