@@ -46,12 +46,13 @@ func TestOnlyOptionalFieldsMayBeLeftOut(t *testing.T) {
 				}
 			}
 			want := map[etf.Atom]string{
-				"configure": "cacertfile certfile certificate_names close_untrusted data_plane insecure_no_verify keyfile password",
-				"listen":    "cookie",
-				"dial":      "cookie",
-				"verdict":   "cookie text",
-				"dialled":   "socket token",
-				"accepted":  "identity socket token",
+				"configure": "cacertfile certfile certificate_names close_untrusted data_plane discovery dns_server dns_service " +
+					"dns_service_tcp insecure_no_verify keyfile name_address name_port names_to nodes_file password peer_port",
+				"listen":   "cookie",
+				"dial":     "cookie",
+				"verdict":  "cookie text",
+				"dialled":  "socket token",
+				"accepted": "identity socket token",
 			}[m.tag()]
 			if got := strings.Join(got, " "); got != want {
 				t.Errorf("%s: %s", m.tag(), got)

@@ -28,6 +28,9 @@ func newFromSidecar(tag etf.Atom) message {
 	case "log":
 		return new(Log)
 	default:
+		if m := newNamesFromSidecar(tag); m != nil {
+			return m
+		}
 		return newWebFromSidecar(tag)
 	}
 }

@@ -4,7 +4,7 @@
 #   signals
 #   portproto  imports the standard library and etf
 #   streams    does not import portproto; cmd/quicdistd alone imports both
-#   web        imports neither
+#   web, registry, epmd, discovery and nodename import neither
 #   open_port  is called by quic_dist_pipe alone
 #   terms become bytes, and bytes terms, in quic_dist_proto alone
 set -eu
@@ -21,7 +21,7 @@ wrong=$(
         { foreign = $2 ~ "^[^/]*[.]" }
         ($1 == "./etf" || $1 == "./signals") && foreign { print $1 " imports " $2 }
         $1 == "./portproto" && foreign && $2 != "./etf" { print $1 " imports " $2 }
-        $1 == "./web" && ($2 == "./portproto" || $2 == "./streams") { print $1 " imports " $2 }
+        $1 ~ "^[.]/(web|registry|epmd|discovery|nodename)$" && ($2 == "./portproto" || $2 == "./streams") { print $1 " imports " $2 }
         $2 == "./portproto" { portproto[$1] = 1 }
         $2 == "./streams" { streams[$1] = 1 }
         END {

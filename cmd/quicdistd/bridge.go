@@ -46,6 +46,7 @@ type bridge struct {
 	sockets    *rendezvous
 	endSockets context.CancelFunc
 	web        *webSide
+	names      *namesSide
 
 	// Goroutines are started under mu and not after stopping, so that Run can wait for them.
 	running sync.WaitGroup // channels
@@ -210,6 +211,8 @@ func (b *bridge) handle(body []byte, hangUp context.CancelCauseFunc) error {
 		})
 	case *portproto.Verdict:
 		return b.admitter.settle(m)
+	case *portproto.Register, *portproto.Find, *portproto.Written, *portproto.Names:
+		return b.namesRequest(m)
 	case *portproto.WebServe, *portproto.WebDial, *portproto.WebNames:
 		return b.webRequest(m)
 	case *portproto.Cancel:
@@ -264,6 +267,11 @@ func (b *bridge) configure(m *portproto.Configure, hangUp context.CancelCauseFun
 	for _, warning := range identity.Warnings {
 		b.log.Warn(warning)
 	}
+	names, err := configureNames(m, b.log.Logger)
+	if err != nil {
+		b.answer(m.ID, nil, err)
+		return nil
+	}
 	config := streams.Config{
 		Build: build, ResetKey: m.ResetKey, Identity: identity, Admitter: b.admitter, Keys: b.keys, Log: b.log.Logger,
 		KeepAlive: m.KeepAlive, IdleTimeout: m.IdleTimeout, HelloTimeout: m.HelloTimeout,
@@ -279,6 +287,7 @@ func (b *bridge) configure(m *portproto.Configure, hangUp context.CancelCauseFun
 		err = b.prepare(config, m.DataPlane, hangUp)
 	}
 	if err == nil {
+		b.names.configure(names)
 		b.tellCertificates(identity)
 	}
 	b.answer(m.ID, &portproto.OK{ID: m.ID}, err)
@@ -345,6 +354,7 @@ func (b *bridge) start(endpoint *streams.Endpoint, hangUp context.CancelCauseFun
 		b.tasks.Go(func() { b.sockets.Run(ctx) })
 	}
 	b.startWeb()
+	b.startNames()
 	b.tasks.Go(func() {
 		if err := endpoint.Run(b.base); err != nil && b.base.Err() == nil {
 			hangUp(fmt.Errorf("the QUIC endpoint ended: %w", err))

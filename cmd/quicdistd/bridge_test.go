@@ -98,6 +98,10 @@ func TestRequestsBeforeConfigureAreRefused(t *testing.T) {
 		&portproto.Resolve{ID: 3, Host: "127.0.0.1", Timeout: time.Second},
 		&portproto.Dial{ID: 4, Node: "b@h", Local: "a@h", Targets: []portproto.Target{{Host: "127.0.0.1", Port: 1}}},
 		&portproto.Reload{ID: 5},
+		&portproto.Register{ID: 6, Node: "a", QUIC: 1},
+		&portproto.Find{ID: 7, Node: "b@h", Carriers: portproto.CarriersQUIC, Timeout: time.Second},
+		&portproto.Written{ID: 8, Node: "a@h", Carrier: portproto.CarrierQUIC},
+		&portproto.Names{ID: 9, Host: "h", Timeout: time.Second},
 	}
 	for i, request := range requests {
 		v.put(request)
