@@ -243,7 +243,7 @@ names_are_for_this_host(Config) ->
                 name => none,
                 env => [{"ERL_EPMD_PORT", integer_to_list(port(Config))}]
             }),
-            ?assertEqual({error, address}, call(Asker, erl_epmd, names, [Ip])),
+            ?assertEqual({ok, []}, call(Asker, erl_epmd, names, [Ip])),
             ?assertMatch({port, _, _}, call(Asker, erl_epmd, port_please, [first_part(A), Ip])),
             quic_dist_node:stop(A),
             B = node_at(Config, quic, local("b"), [{names_to, [inet:ntoa(Ip)]}]),
