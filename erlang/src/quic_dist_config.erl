@@ -235,9 +235,9 @@ accept(_, _) ->
     {error,
         "one of certfile, keyfile, password, cacertfile, allow, listen_address, listen_port, "
         "nodes, executable, data_plane, streams, lanes, connections, certificate_names, "
-        "close_untrusted, fallback, insecure_no_verify, log_level, log_domains, status_port, qlog_dir, "
-        "insecure_key_log, discovery, nodes_file, peer_port, name_port, name_address, names_to, "
-        "dns_service, dns_service_tcp, dns_server"}.
+        "close_untrusted, fallback, insecure_no_verify, log_level, log_domains, status_port, "
+        "qlog_dir, insecure_key_log, discovery, nodes_file, peer_port, name_port, name_address, "
+        "names_to, dns_service, dns_service_tcp, dns_server"}.
 
 nonempty_text(Value, Accepted) ->
     case text(Value) of

@@ -400,7 +400,8 @@ up({call, From}, {request, Tag, Parameters, Answer}, Data0) ->
         true ->
             {keep_state, Data};
         false ->
-            %% Nobody has read it, and the message that says why is on its way: for the next sidecar.
+            %% Nobody has read it, and the message that says why is on its way: for the next
+            %% sidecar.
             {keep_state_and_data, [postpone]}
     end;
 up(Type, Event, Data) ->
