@@ -9,7 +9,7 @@ rebar3 = cd erlang && REBAR_BASE_DIR=$(CURDIR)/_build rebar3
 platform = $$(go env GOOS)-$$(go env GOARCH)
 
 .NOTPARALLEL:
-.PHONY: help setup build executable test test-all proxies consumers go-test page-test eunit ct cover check fuzz dist demo bench wan bench-tools bench-report clean
+.PHONY: help setup build executable test test-all proxies consumers migration go-test page-test eunit ct cover check fuzz dist demo bench wan bench-tools bench-report clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
@@ -25,7 +25,7 @@ executable: ## the executable alone, for GOOS and GOARCH if they are set
 test: build go-test eunit ct ## all tests of both languages, and 5 s of each fuzz target
 	scripts/fuzz.sh 5s
 
-test-all: test page-test proxies consumers ## and what takes longer, or needs a browser, web servers or Elixir
+test-all: test page-test proxies consumers migration ## and what takes longer, or needs a browser, web servers or Elixir
 	scripts/test-dist.sh
 	test/bench/boot.sh
 
@@ -40,6 +40,9 @@ proxies: build ## nodes behind nginx, HAProxy, Caddy and Apache, which are insta
 consumers: build ## releases by rebar3 and mix that have this repository as a dependency; CASE=name narrows it
 	scripts/setup.sh git:git mix:elixir setpriv:util-linux
 	scripts/test-erlang.sh consumers $(CASE)
+
+migration: build ## the rehearsal of docs/MIGRATION.md: a cluster from TCP to QUIC and back
+	scripts/test-erlang.sh ct quic_epmd_migration_SUITE $(CASE)
 
 go-test:
 	go test $(GOTESTFLAGS) -race -shuffle=on ./...

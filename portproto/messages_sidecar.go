@@ -30,6 +30,9 @@ func newFromSidecar(tag etf.Atom) message {
 	case "stats_page":
 		return new(StatsPage)
 	default:
+		if m := newNamesFromSidecar(tag); m != nil {
+			return m
+		}
 		return newWebFromSidecar(tag)
 	}
 }

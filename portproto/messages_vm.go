@@ -36,6 +36,9 @@ func newFromVM(tag etf.Atom) message {
 	case "stop":
 		return new(Stop)
 	default:
+		if m := newNamesFromVM(tag); m != nil {
+			return m
+		}
 		return newWebFromVM(tag)
 	}
 }
@@ -82,6 +85,15 @@ type Configure struct {
 	StatusPort     *uint16 // TCP port of the status page; 0: any; nil if left out: there is none
 	QlogDir        *string // what [Trace] sets for all peers
 	InsecureKeyLog *string
+	Discovery      Discovery // empty if left out, which means none
+	NodesFile      *string   // nil if left out; so DNSService, DNSServiceTCP and DNSServer
+	PeerPort       uint16    // 0 if left out; so NamePort
+	NamePort       uint16    // of port mappers, TCP
+	NameAddr       *string   // IP address at which a port mapper of ours listens; nil if left out: every address
+	NamesTo        []string  // IP addresses or prefixes that may list names; nil if left out: none; at most MaxWebPatterns
+	DNSService     *string
+	DNSTCP         *string
+	DNSServer      *string
 }
 
 func (m *Configure) tag() etf.Atom            { return "configure" }
@@ -95,6 +107,10 @@ func (m *Configure) fields() []field {
 		{"close_untrusted", optionalFlag{&m.CloseUntrusted}},
 		{"connections", within{&m.Connections, 0, MaxConnections}},
 		{"data_plane", &m.DataPlane},
+		{"discovery", &m.Discovery},
+		{"dns_server", optionalText{&m.DNSServer}},
+		{"dns_service", optionalText{&m.DNSService}},
+		{"dns_service_tcp", optionalText{&m.DNSTCP}},
 		{"hello_timeout", (*ms)(&m.HelloTimeout)},
 		{"id", (*u32)(&m.ID)},
 		{"idle_timeout", (*ms)(&m.IdleTimeout)},
@@ -104,7 +120,12 @@ func (m *Configure) fields() []field {
 		{"keyfile", optionalText{&m.KeyFile}},
 		{"lanes", within{&m.Lanes, 1, MaxLanes}},
 		{"log_level", &m.LogLevel},
+		{"name_address", optionalText{&m.NameAddr}},
+		{"name_port", (*nonzeroPort)(&m.NamePort)},
+		{"names_to", (*optionalTexts)(&m.NamesTo)},
+		{"nodes_file", optionalText{&m.NodesFile}},
 		{"password", (*optionalSecret)(&m.Password)},
+		{"peer_port", (*nonzeroPort)(&m.PeerPort)},
 		{"qlog_dir", optionalText{&m.QlogDir}},
 		{"reset_key", (*secretKey)(&m.ResetKey)},
 		{"status_port", optionalPort{&m.StatusPort}},

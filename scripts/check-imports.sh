@@ -4,7 +4,7 @@
 #   signals
 #   portproto  imports the standard library and etf
 #   streams    does not import portproto; cmd/quicdistd alone imports both
-#   web        imports neither
+#   web, registry, epmd, discovery and nodename import neither
 #   erlterm    imports the standard library and etf; dist these and erlterm, whatever carries it
 #   open_port  is called by quic_dist_pipe alone
 #   terms become bytes, and bytes terms, in quic_dist_proto alone
@@ -24,7 +24,7 @@ wrong=$(
         $1 == "./portproto" && foreign && $2 != "./etf" { print $1 " imports " $2 }
         $1 == "./erlterm" && foreign && $2 != "./etf" { print $1 " imports " $2 }
         $1 == "./dist" && foreign && $2 != "./etf" && $2 != "./erlterm" { print $1 " imports " $2 }
-        $1 == "./web" && ($2 == "./portproto" || $2 == "./streams") { print $1 " imports " $2 }
+        $1 ~ "^[.]/(web|registry|epmd|discovery|nodename)$" && ($2 == "./portproto" || $2 == "./streams") { print $1 " imports " $2 }
         $2 == "./portproto" { portproto[$1] = 1 }
         $2 == "./streams" { streams[$1] = 1 }
         END {

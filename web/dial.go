@@ -16,6 +16,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"quic_dist/epmd"
+	"quic_dist/nodename"
+	"quic_dist/registry"
 )
 
 const (
@@ -364,8 +368,8 @@ func checkSwitch(answer *http.Response) error {
 	}
 	if said := answer.Header.Get("Version"); said != "" {
 		version, err := strconv.ParseUint(said, 10, 16)
-		if err != nil || version < lowVersion {
-			return refused("distribution version %q; we speak %d to %d", said, lowVersion, highVersion)
+		if err != nil || version < epmd.LowVersion {
+			return refused("distribution version %q; we speak %d to %d", said, epmd.LowVersion, epmd.HighVersion)
 		}
 	}
 	return nil
@@ -398,9 +402,9 @@ func parseListing(from io.Reader) ([]Named, error) {
 	}
 	named := l.Nodes[:0]
 	for _, n := range l.Nodes {
-		if validName(n.Name) && len(n.Name) <= 255 {
+		if nodename.ValidName(n.Name) && len(n.Name) <= 255 {
 			named = append(named, n)
 		}
 	}
-	return named[:min(len(named), maxNames)], nil
+	return named[:min(len(named), registry.MaxNames)], nil
 }

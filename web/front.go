@@ -131,10 +131,10 @@ func (f *front) secure(begun *prefixed, conn *net.TCPConn) net.Conn {
 		return nil
 	}
 	n, isNode := marked(protos)
-	if e := f.server.names.get(n.name); isNode && e != nil && e.peer != nil {
+	if e, _ := f.server.names.Get(n.name); isNode && e != nil && !e.Own() {
 		from, _ := conn.RemoteAddr().(*net.TCPAddr)
 		u := upgrade{form: formTLS, node: n, from: unmapped(from.AddrPort()), ahead: read}
-		if err := pass(e.peer, conn, u); err != nil {
+		if err := pass(e, conn, u); err != nil {
 			f.server.seat.config.Log.Info("a TLS connection could not be passed on", "node", n.String(), "err", err)
 		}
 		return nil

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"quic_dist/registry"
 )
 
 // HandOver sends a descriptor of conn over a Unix-domain stream socket, behind it what was read ahead (portproto/PROTOCOL.md, section 5).
@@ -22,7 +25,7 @@ func HandOver(over *net.UnixConn, conn net.Conn, ahead []byte) error {
 		return err
 	}
 	head := append([]byte{family}, binary.BigEndian.AppendUint32(nil, uint32(len(ahead)))...)
-	return sendRights(over, append(head, ahead...), raw)
+	return registry.SendRights(over, append(head, ahead...), raw)
 }
 
 // familyOf is 4 or 6 for a TCP socket, by its own family and not by what its addresses look like, and 0 for a local one.
@@ -50,4 +53,31 @@ func familyOf(conn syscall.Conn) (family byte, err error) {
 	default:
 		return 0, fmt.Errorf("a socket of family %d", domain)
 	}
+}
+
+// localPair is a pair of connected sockets.
+func localPair() (a, b *net.UnixConn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	var ends [2]*net.UnixConn
+	for i, fd := range fds {
+		file := os.NewFile(uintptr(fd), "pair")
+		conn, connErr := net.FileConn(file)
+		_ = file.Close()
+		if connErr != nil {
+			err = connErr
+			continue
+		}
+		ends[i] = conn.(*net.UnixConn)
+	}
+	if err != nil {
+		for _, end := range ends {
+			if end != nil {
+				_ = end.Close()
+			}
+		}
+	}
+	return ends[0], ends[1], err
 }

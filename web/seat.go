@@ -2,26 +2,19 @@ package web
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"crypto/tls"
+	"encoding/json"
 	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
-	"strconv"
+	"os"
+	"strings"
 	"sync"
-	"syscall"
 	"time"
-)
 
-const (
-	// seatRetry is how often a seat that neither holds the port nor is registered tries again.
-	seatRetry = time.Second
-
-	// registryStart is how long a process that holds the port may take to open its registry, and unsettled how often it is
-	// tried meanwhile.
-	registryStart = 500 * time.Millisecond
-	unsettled     = 20 * time.Millisecond
+	"quic_dist/epmd"
+	"quic_dist/registry"
 )
 
 // Settings are what a VM wants of its seat.
@@ -44,23 +37,19 @@ type Settings struct {
 	InsecureProxy bool
 }
 
-// State is how a seat stands.
-type State string
+// State and Status are how a seat stands.
+type (
+	State  = registry.State
+	Status = registry.Status
+)
 
 // The states of a seat.
 const (
-	Holding    State = "holding"    // it listens
-	Registered State = "registered" // another process of this host and user listens, and knows the node
-	Waiting    State = "waiting"    // neither; it goes on trying
-	Duplicate  State = "duplicate"  // the node's name is another node's; it goes on trying
+	Holding    = registry.Holding
+	Registered = registry.Registered
+	Waiting    = registry.Waiting
+	Duplicate  = registry.Duplicate
 )
-
-// Status is a seat's state, where the port is if that is known, and for people why it is not Holding or Registered.
-type Status struct {
-	State   State
-	Address netip.AddrPort
-	Text    string
-}
 
 // An Arrival is a connection that is to become a distribution connection of this VM's node.
 type Arrival struct {
@@ -92,32 +81,23 @@ type Config struct {
 }
 
 // A Seat is a VM's place at its host's port: it holds the port, or is registered with the process that does, and takes the
-// port over when that process ends.
-//
-//	           the port is free
-//	waiting -----------------------> holding
-//	  ^  |                              |
-//	  |  | the registry answers         | the end
-//	  |  v                              v
-//	registered: its end, and at once the port is tried
+// port over when that process ends (package registry).
 type Seat struct {
 	config Config
-	wishes chan wish
-	moving sync.WaitGroup // connections that are being copied, or on their way to the VM
+	seat   *registry.Seat
+	links  context.Context // of Run: what upgraded connections live in
+	moving sync.WaitGroup  // connections that are being copied, or on their way to the VM
 
 	mu      sync.Mutex
 	ended   bool    // moving is waited for, and grows no more
 	serving *server // what answers requests that do not come by the port; nil: nothing
 }
 
-type wish struct {
-	settings Settings
-	status   chan Status // holds one
-}
-
 // NewSeat returns a seat that does nothing until it runs and is told what is wanted.
 func NewSeat(config Config) *Seat {
-	return &Seat{config: config, wishes: make(chan wish)}
+	return &Seat{config: config, seat: registry.NewSeat(registry.Config{
+		Log: config.Log, Base: config.RuntimeDir, Folder: ".webdist", What: "web port", Changed: config.Changed,
+	})}
 }
 
 // move has Run wait for f. When Run has ended meanwhile so has what f works in, and nobody waits for that little.
@@ -136,137 +116,85 @@ func (s *Seat) move(f func()) {
 
 // Apply changes what is wanted, and returns what came of it at first.
 func (s *Seat) Apply(ctx context.Context, settings Settings) (Status, error) {
-	w := wish{settings, make(chan Status, 1)}
-	select {
-	case s.wishes <- w:
-	case <-ctx.Done():
-		return Status{}, context.Cause(ctx)
-	}
-	select {
-	case status := <-w.status:
-		return status, nil
-	case <-ctx.Done():
-		return Status{}, context.Cause(ctx)
-	}
+	name, host, _ := strings.Cut(settings.Node, "@")
+	own := registry.Node{Name: name, Host: host, Port: settings.NamePort}
+	secure := newLine(&net.TCPAddr{IP: net.ParseIP(settings.Address), Port: int(settings.Port)})
+	return s.seat.Apply(ctx, registry.Wish{
+		Node: own, Serve: settings.Serve, Address: settings.Address, Port: settings.Port,
+		Begin: func(ctx context.Context) (end func()) { return s.serveBeside(ctx, settings, own, secure) },
+		Hold: func(ctx context.Context, l *net.TCPListener, names *registry.Names) {
+			newServer(s, s.links, settings, names).hold(ctx, l)
+		},
+		Passed: func(file *os.File, message json.RawMessage) {
+			go s.move(func() { s.accept(secure, file, message) }) // ends with the connection, or when the VM has it
+		},
+	})
 }
 
 // Run fulfils what is wanted until ctx ends. Connections that were handed to the VM are not touched by that.
 func (s *Seat) Run(ctx context.Context) {
-	var session sync.WaitGroup
-	end := func() {}
-	for {
-		select {
-		case w := <-s.wishes:
-			end()
-			session.Wait()
-			sit, cancel := context.WithCancel(ctx)
-			end = cancel
-			session.Go(func() { s.session(sit, ctx, w) })
-		case <-ctx.Done():
-			end()
-			session.Wait()
-			s.mu.Lock()
-			s.ended = true
-			s.mu.Unlock()
-			s.moving.Wait()
-			return
-		}
-	}
+	s.links = ctx
+	s.seat.Run(ctx)
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	s.moving.Wait()
 }
 
-// session pursues one wish until ctx ends. Links live in outer.
-func (s *Seat) session(ctx, outer context.Context, w wish) {
-	answered, last := false, Status{}
-	report := func(status Status) {
-		switch {
-		case !answered:
-			answered = true
-			w.status <- status
-		case last != status:
-			s.config.Changed(status)
-		}
-		last = status
+// serveBeside has served what does not come by the port, until ctx ends: HTTP/3, and TLS connections for the node that the holder of
+// the port passes on, which come by secure.
+func (s *Seat) serveBeside(ctx context.Context, settings Settings, own registry.Node, secure *line) (end func()) {
+	if own.Name == "" || s.config.Guard == nil {
+		secure.close()
+		return func() {}
 	}
-	settings := w.settings
-	if !settings.Serve && settings.Node == "" {
-		report(Status{State: Waiting, Text: "nothing is wanted"})
+	var all sync.WaitGroup
+	passedOn := newServer(s, s.links, settings, registry.Alone(own))
+	all.Go(func() { passedOn.serveLine(ctx, secure) })
+	if settings.H3 {
+		settings.Compat = false // others are asked for at the port
+		s.serve(newServer(s, s.links, settings, registry.Alone(own)))
+	}
+	return func() { s.serve(nil); all.Wait() }
+}
+
+func (s *Seat) serve(by *server) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.serving = by
+}
+
+// accept takes a connection that the holder of the port has passed on: one that has asked for a link, or, to be put on secure, one
+// where TLS is to begin.
+func (s *Seat) accept(secure *line, file *os.File, message json.RawMessage) {
+	var p passed
+	err := json.Unmarshal(message, &p)
+	conn, connErr := net.FileConn(file)
+	_ = file.Close()
+	switch {
+	case connErr != nil:
+		err = connErr
+	case err != nil:
+		_ = conn.Close()
+	case p.Form == formTLS:
+		s.secure(secure, conn, p)
+		return // its request has a line of its own
+	default:
+		u := upgrade{form: p.Form, from: p.From, token: p.Token, header: p.Header, ahead: p.Ahead}
+		err = s.deliver(s.links, conn, u, func() {})
+	}
+	s.config.Log.Info("web request passed on", "from", p.From, "node", p.Node, "err", err)
+}
+
+// secure has TLS and HTTP begin on a connection. It takes ownership of conn.
+func (s *Seat) secure(to *line, conn net.Conn, p passed) {
+	duplex, ok := conn.(HalfCloser)
+	if !ok || s.config.Guard == nil {
+		_ = conn.Close()
 		return
 	}
-	since := time.Now() // it has tried in vain
-	s.serveBeside(outer, settings)
-	for ctx.Err() == nil {
-		status := s.sit(ctx, outer, settings, report)
-		if ctx.Err() != nil {
-			return
-		}
-		if status == nil {
-			since = time.Now() // it was registered, and that has ended: the port may be free
-			continue
-		}
-		// Who holds the port may be opening its registry at this moment, or ending.
-		wait := unsettled
-		if !settings.Serve || status.State == Duplicate || time.Since(since) > registryStart {
-			report(*status)
-			wait = seatRetry
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
-	}
-}
-
-// serveBeside has HTTP/3 served for the node.
-func (s *Seat) serveBeside(outer context.Context, settings Settings) {
-	var serving *server
-	if settings.H3 && settings.Node != "" && s.config.Guard != nil {
-		serving = newServer(s, outer, settings)
-		serving.names.add(localEntry(settings, s))
-		serving.settings.Compat = false // others are asked for at the port
-	}
-	s.mu.Lock()
-	s.serving = serving
-	s.mu.Unlock()
-}
-
-// sit holds the port or is registered until that ends, and then returns nil; or it returns why it could not.
-func (s *Seat) sit(ctx, outer context.Context, settings Settings, report func(Status)) *Status {
-	var listenErr error
-	if settings.Serve {
-		var l *net.TCPListener
-		if l, listenErr = listenTCP(ctx, settings.Address, settings.Port); listenErr == nil {
-			newServer(s, outer, settings).hold(ctx, l, report)
-			return nil
-		}
-		if !errors.Is(listenErr, syscall.EADDRINUSE) {
-			return &Status{State: Waiting, Text: listenErr.Error()}
-		}
-	}
-	err := s.register(ctx, outer, settings, report)
-	if err == nil {
-		return nil
-	}
-	var duplicate *duplicateError
-	switch {
-	case errors.As(err, &duplicate):
-		return &Status{State: Duplicate, Text: err.Error()}
-	case listenErr != nil:
-		return &Status{State: Waiting, Text: fmt.Sprintf(
-			"TCP port %d is taken, and not by a process of this user that shares it (%v)", settings.Port, err)}
-	default:
-		return &Status{State: Waiting, Text: fmt.Sprintf("no process of this user holds TCP port %d (%v)", settings.Port, err)}
-	}
-}
-
-// listenTCP listens at an address, or at every one, IPv6 and IPv4.
-func listenTCP(ctx context.Context, address string, port uint16) (*net.TCPListener, error) {
-	var config net.ListenConfig
-	config.SetMultipathTCP(false) // what is handed over is to be TCP's
-	l, err := config.Listen(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(int(port))))
-	if err != nil {
-		return nil, err
-	}
-	return l.(*net.TCPListener), nil
+	// Whoever comes by this way has said that it is a node.
+	to.put(tls.Server(&prefixed{duplex, p.Ahead}, s.config.Guard.ServerTLS(true, webProtos())))
 }
 
 // deliver asks the VM to take a connection, confirms the upgrade and hands it over. It takes ownership of conn. Opened is
@@ -283,7 +211,7 @@ func (s *Seat) deliver(ctx context.Context, conn net.Conn, u upgrade, opened fun
 		u.refuse(conn, statusFailed)
 		return err
 	}
-	link, err := u.confirm(conn, highVersion)
+	link, err := u.confirm(conn, epmd.HighVersion)
 	if err != nil {
 		taken.Drop()
 		return err
@@ -294,7 +222,7 @@ func (s *Seat) deliver(ctx context.Context, conn net.Conn, u upgrade, opened fun
 
 // deliverProven is deliver for a peer that has to say who it is first: the VM does not hear of any other.
 func (s *Seat) deliverProven(ctx context.Context, conn net.Conn, u upgrade, opened func()) error {
-	link, release, err := s.open(ctx, conn, u, highVersion)
+	link, release, err := s.open(ctx, conn, u, epmd.HighVersion)
 	if err != nil {
 		return err
 	}
@@ -348,8 +276,8 @@ func (s *Seat) prove(ctx context.Context, link HalfCloser, u upgrade) (*Peer, []
 }
 
 // relay copies a link whose TLS ends here to the process of another node, which gets it as one that has been answered.
-func (s *Seat) relay(ctx context.Context, e *entry, conn net.Conn, u upgrade, opened func()) error {
-	link, release, err := s.open(ctx, conn, u, highVersion)
+func (s *Seat) relay(ctx context.Context, to *registry.Entry, conn net.Conn, u upgrade, opened func()) error {
+	link, release, err := s.open(ctx, conn, u, epmd.HighVersion)
 	if err != nil {
 		return err
 	}
@@ -359,7 +287,7 @@ func (s *Seat) relay(ctx context.Context, e *entry, conn net.Conn, u upgrade, op
 		_ = link.Close()
 		return err
 	}
-	err = pass(e.peer, theirs, upgrade{form: formAnswered, node: u.node, from: u.from})
+	err = pass(to, theirs, upgrade{form: formAnswered, node: u.node, from: u.from})
 	_ = theirs.Close()
 	if err != nil {
 		_ = link.Close()

@@ -4,11 +4,11 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"quic_dist/registry"
 )
 
 // TestOthersShareThePort: of two processes with one port the first holds it and the second is registered; a connection for the second's
@@ -94,7 +94,7 @@ func TestAManyTimesChangedWish(t *testing.T) {
 
 // TestAPortOfAnotherProgram: it is said, and taken once it is free.
 func TestAPortOfAnotherProgram(t *testing.T) {
-	other, err := listenTCP(t.Context(), "127.0.0.1", 0)
+	other, err := registry.Listen(t.Context(), "127.0.0.1", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,30 +106,6 @@ func TestAPortOfAnotherProgram(t *testing.T) {
 	}
 	_ = other.Close()
 	for s := within(t, d.changes); s.State != Holding; s = within(t, d.changes) {
-	}
-}
-
-// TestTheRegistryIsTheUsersAlone: a folder that others may enter is not used.
-func TestTheRegistryIsTheUsersAlone(t *testing.T) {
-	base := t.TempDir()
-	path, err := registryPath(base, 4380)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if path, err := registryPath(base, 4380); err == nil {
-		t.Errorf("%s is used", path)
-	}
-	if err := os.Remove(filepath.Dir(path)); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(t.TempDir(), filepath.Dir(path)); err != nil {
-		t.Fatal(err)
-	}
-	if path, err := registryPath(base, 4380); err == nil {
-		t.Errorf("%s is used, behind a symbolic link", path)
 	}
 }
 

@@ -20,6 +20,10 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"quic_dist/epmd"
+	"quic_dist/nodename"
+	"quic_dist/registry"
 )
 
 // Tokens of the upgrade: the protocol's name, and a short one, since a proxy may limit its length.
@@ -88,38 +92,24 @@ type server struct {
 	seat     *Seat
 	settings Settings
 	links    context.Context // what upgraded connections live in
-	names    *names
+	names    *registry.Names
 	opening  chan struct{}
 	upstream http.Handler // nil: none
 }
 
-func newServer(seat *Seat, links context.Context, settings Settings) *server {
-	s := &server{
-		seat: seat, settings: settings, links: links, names: newNames(), opening: make(chan struct{}, maxOpening),
-	}
+func newServer(seat *Seat, links context.Context, settings Settings, names *registry.Names) *server {
+	s := &server{seat: seat, settings: settings, links: links, names: names, opening: make(chan struct{}, maxOpening)}
 	if settings.Upstream != nil {
 		s.upstream = passOn(settings.Upstream, quiet(seat.config.Log))
 	}
 	return s
 }
 
-// hold serves the port, and the registry beside it, until ctx ends. It does not wait for upgraded connections.
-func (s *server) hold(ctx context.Context, l *net.TCPListener, report func(Status)) {
-	at := l.Addr().(*net.TCPAddr).AddrPort()
-	registry, err := openRegistry(s.seat.config.RuntimeDir, at)
-	if err != nil {
-		// Others cannot share the port. This node does not need that.
-		s.seat.config.Log.Warn("other nodes of this host cannot share the web port", "port", at.Port(), "err", err)
-	}
-	if s.settings.Node != "" {
-		s.names.add(localEntry(s.settings, s.seat))
-	}
+// hold serves the port until ctx ends. It does not wait for upgraded connections.
+func (s *server) hold(ctx context.Context, l *net.TCPListener) {
 	limit := newLimiter(maxStrangers)
 	h := s.http(limit)
 	var all sync.WaitGroup
-	if registry != nil {
-		all.Go(func() { registry.run(ctx, s.names, s.seat.config.Log) })
-	}
 	if s.speaksTLS() {
 		f := &front{line: newLine(l.Addr()), server: s, limit: limit}
 		all.Go(func() { f.run(ctx, l) })
@@ -127,7 +117,6 @@ func (s *server) hold(ctx context.Context, l *net.TCPListener, report func(Statu
 	} else {
 		all.Go(func() { _ = h.Serve(l) })
 	}
-	report(Status{State: Holding, Address: at})
 	<-ctx.Done()
 	_ = h.Close() // not the connections that were upgraded
 	all.Wait()
@@ -237,7 +226,7 @@ func (s *server) list(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(listing{Nodes: s.names.list()})
+	_ = json.NewEncoder(w).Encode(listed(s.names))
 	s.access(r, http.StatusOK, nil)
 }
 
@@ -378,22 +367,22 @@ func hasToken(h http.Header, name, token string) bool {
 
 // A route is where an upgraded connection goes.
 type route struct {
-	entry   *entry       // a registered node; or
-	target  *net.TCPConn // a connection to a node that epmd knows
+	entry   *registry.Entry // a registered node; or
+	target  *net.TCPConn    // a connection to a node that epmd knows
 	version uint16
 }
 
 // route finds a node. The allow list comes first, so that what it leaves out cannot be told from what is not there.
 func (s *server) route(ctx context.Context, n node) (*route, error) {
-	e := s.names.get(n.name)
-	if e != nil && e.host != "" && (n.whole && e.host != n.host || !ownHost(n.host) && e.host != n.host) {
+	e, known := s.names.Get(n.name)
+	if e != nil && known.Host != "" && (n.whole && known.Host != n.host || !nodename.OwnHost(n.host) && known.Host != n.host) {
 		e = nil
 	}
 	if len(s.settings.Allow) > 0 {
 		if !slices.ContainsFunc(s.settings.Allow, func(p string) bool { return MatchNode(p, n.String()) }) {
 			return nil, fmt.Errorf("%s is not of the allow list: %w", n, errUnknownNode)
 		}
-	} else if e == nil && !ownHost(n.host) {
+	} else if e == nil && !nodename.OwnHost(n.host) {
 		return nil, fmt.Errorf("%s is not a node of this host, and there is no allow list: %w", n, errUnknownNode)
 	}
 	switch {
@@ -411,7 +400,7 @@ func (s *server) route(ctx context.Context, n node) (*route, error) {
 
 // statusOf is what the client is told: a node that is not there or an epmd that is not, 404; anything else, 500.
 func statusOf(err error) int {
-	if errors.Is(err, errUnknownNode) || errors.Is(err, syscall.ECONNREFUSED) {
+	if errors.Is(err, errUnknownNode) || errors.Is(err, epmd.ErrUnknown) || errors.Is(err, syscall.ECONNREFUSED) {
 		return http.StatusNotFound
 	}
 	return statusFailed
@@ -427,7 +416,7 @@ func (t *route) drop() {
 // answered.
 func (t *route) take(ctx context.Context, seat *Seat, conn net.Conn, u upgrade, opened func()) error {
 	if t.entry != nil {
-		return t.entry.take(ctx, seat, conn, u, opened)
+		return seat.give(ctx, t.entry, conn, u, opened)
 	}
 	defer t.drop()
 	link, release, err := seat.open(ctx, conn, u, t.version)

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"quic_dist/nodename"
 )
 
 // A Carrier is a form of HTTP that carries a link.
@@ -45,7 +47,7 @@ func ParseWay(text string) (Way, error) {
 	switch {
 	case !slices.Contains(carriers, w.Carrier):
 		return Way{}, fmt.Errorf("%q does not begin with http, https, ws, wss, h2 or h3", text)
-	case !validHost(w.Host) || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+	case !nodename.ValidHost(w.Host) || u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return Way{}, fmt.Errorf("%q is not CARRIER://HOST:PORT/PATH", text)
 	case strings.ContainsAny(w.Path, " \r\n\x00"):
 		return Way{}, fmt.Errorf("%q has no path that can be asked for", text)

@@ -49,6 +49,7 @@ type bridge struct {
 	endSockets context.CancelFunc
 	web        *webSide
 	status     *status.Server // nil: there is no status page
+	names      *namesSide
 
 	// Goroutines are started under mu and not after stopping, so that Run can wait for them.
 	running sync.WaitGroup // channels
@@ -219,6 +220,8 @@ func (b *bridge) handle(body []byte, hangUp context.CancelCauseFunc) error {
 		return b.request(m.ID, reloadTimeout, func(context.Context) (portproto.Frame, error) { return trace(endpoint, m) })
 	case *portproto.Verdict:
 		return b.admitter.settle(m)
+	case *portproto.Register, *portproto.Find, *portproto.Written, *portproto.Names:
+		return b.namesRequest(m)
 	case *portproto.WebServe, *portproto.WebDial, *portproto.WebNames:
 		return b.webRequest(m)
 	case *portproto.Cancel:
@@ -273,6 +276,11 @@ func (b *bridge) configure(m *portproto.Configure, hangUp context.CancelCauseFun
 	for _, warning := range identity.Warnings {
 		b.log.Warn(warning)
 	}
+	names, err := configureNames(m, b.log.Logger)
+	if err != nil {
+		b.answer(m.ID, nil, err)
+		return nil
+	}
 	config := streams.Config{
 		Build: build, ResetKey: m.ResetKey, Identity: identity, Admitter: b.admitter, Keys: b.keys, Log: b.log.Logger,
 		KeepAlive: m.KeepAlive, IdleTimeout: m.IdleTimeout, HelloTimeout: m.HelloTimeout,
@@ -292,6 +300,7 @@ func (b *bridge) configure(m *portproto.Configure, hangUp context.CancelCauseFun
 	}
 	if err == nil {
 		b.startStatus(m.StatusPort)
+		b.names.configure(names)
 		b.tellCertificates(identity)
 	}
 	b.answer(m.ID, &portproto.OK{ID: m.ID}, err)
@@ -358,6 +367,7 @@ func (b *bridge) start(endpoint *streams.Endpoint, hangUp context.CancelCauseFun
 		b.tasks.Go(func() { b.sockets.Run(ctx) })
 	}
 	b.startWeb()
+	b.startNames()
 	b.tasks.Go(func() {
 		if err := endpoint.Run(b.base); err != nil && b.base.Err() == nil {
 			hangUp(fmt.Errorf("the QUIC endpoint ended: %w", err))

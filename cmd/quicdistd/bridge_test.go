@@ -100,6 +100,10 @@ func TestRequestsBeforeConfigureAreRefused(t *testing.T) {
 		&portproto.Reload{ID: 5},
 		&portproto.Stats{ID: 6},
 		&portproto.Trace{ID: 7},
+		&portproto.Register{ID: 8, Node: "a", QUIC: 1},
+		&portproto.Find{ID: 9, Node: "b@h", Carriers: portproto.CarriersQUIC, Timeout: time.Second},
+		&portproto.Written{ID: 10, Node: "a@h", Carrier: portproto.CarrierQUIC},
+		&portproto.Names{ID: 11, Host: "h", Timeout: time.Second},
 	}
 	for i, request := range requests {
 		v.put(request)

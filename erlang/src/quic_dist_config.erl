@@ -41,6 +41,15 @@
     status_port => inet:port_number(),
     qlog_dir => binary(),
     insecure_key_log => binary(),
+    discovery := registry | epmd | dns | fixed | none,
+    nodes_file => binary(),
+    peer_port => inet:port_number(),
+    name_port => inet:port_number(),
+    name_address => inet:ip_address(),
+    names_to := [binary()],
+    dns_service := binary(),
+    dns_service_tcp := binary(),
+    dns_server => binary(),
     sources := #{atom() => source()}
 }.
 %% The options that were given, checked, and the defaults of those that have one; and where those
@@ -64,7 +73,11 @@
     fallback => [],
     insecure_no_verify => false,
     log_level => notice,
-    log_domains => false
+    log_domains => false,
+    discovery => registry,
+    names_to => [<<"127.0.0.0/8">>, <<"::1">>],
+    dns_service => <<"_erldist._udp.%h">>,
+    dns_service_tcp => <<"_erldist._tcp.%h">>
 }).
 
 %% @doc All options from all sources.
@@ -92,11 +105,16 @@ check([{Key0, Value0, Source} | Rest], Given, From) ->
             {error, {bad_option, Key0, shown(Key, Value0), Source, Accepted}}
     end;
 check([], Given, From) ->
-    case [Key || Key <- [keyfile, password], is_map_key(Key, Given)] of
-        [Key | _] when not is_map_key(certfile, Given) ->
+    Needs = [{keyfile, certfile}, {password, certfile}] ++
+        [{discovery, peer_port} || #{discovery := fixed} <- [Given]],
+    case
+        [Need || {Key, Other} = Need <- Needs, is_map_key(Key, Given), not is_map_key(Other, Given)]
+    of
+        [{Key, Other} | _] ->
             #{Key := {Value, Source}} = From,
-            {error, {bad_option, Key, shown(Key, Value), Source, "this together with certfile"}};
-        _ ->
+            Accepted = "this together with " ++ atom_to_list(Other),
+            {error, {bad_option, Key, shown(Key, Value), Source, Accepted}};
+        [] ->
             Sources = maps:map(fun(_, {_, Source}) -> Source end, From),
             {ok, maps:merge(?DEFAULTS, Given#{sources => Sources})}
     end.
@@ -116,7 +134,8 @@ accept(Key, Value) when
     Key =:= keyfile;
     Key =:= cacertfile;
     Key =:= executable;
-    Key =:= insecure_key_log
+    Key =:= insecure_key_log;
+    Key =:= nodes_file
 ->
     nonempty_text(Value, "a file name");
 accept(qlog_dir, Value) ->
@@ -128,7 +147,7 @@ accept(allow, Value) ->
         {ok, Patterns} -> {ok, Patterns};
         error -> {error, "a list of node names, or patterns such as '*@db.example.org'"}
     end;
-accept(listen_address, Value) ->
+accept(Key, Value) when Key =:= listen_address; Key =:= name_address ->
     case address(Value) of
         {ok, Address} -> {ok, Address};
         error -> {error, "an IP address: \"10.0.0.1\", \"::1\" or a tuple"}
@@ -192,12 +211,33 @@ accept(log_level, Value) ->
         true -> {ok, Value};
         false -> {error, "error, warning, notice, info or debug"}
     end;
+accept(discovery, Value) ->
+    case lists:member(Value, [registry, epmd, dns, fixed, none]) of
+        true -> {ok, Value};
+        false -> {error, "registry, epmd, dns, fixed or none"}
+    end;
+accept(Key, Port) when
+    Key =:= peer_port orelse Key =:= name_port, is_integer(Port), Port > 0, Port =< 65535
+->
+    {ok, Port};
+accept(Key, _) when Key =:= peer_port; Key =:= name_port ->
+    {error, "a port number, 1 to 65535"};
+accept(names_to, Value) ->
+    case texts(Value, []) of
+        {ok, Texts} when length(Texts) =< 64 -> {ok, Texts};
+        _ -> {error, "a list of at most 64 IP addresses and prefixes such as \"10.0.0.0/8\""}
+    end;
+accept(Key, Value) when Key =:= dns_service; Key =:= dns_service_tcp ->
+    nonempty_text(Value, "a name in DNS, in which %n is a node's name and %h its host");
+accept(dns_server, Value) ->
+    nonempty_text(Value, "the address and port of a DNS server: \"10.0.0.1:53\"");
 accept(_, _) ->
     {error,
         "one of certfile, keyfile, password, cacertfile, allow, listen_address, listen_port, "
         "nodes, executable, data_plane, streams, lanes, connections, certificate_names, "
         "close_untrusted, fallback, insecure_no_verify, log_level, log_domains, status_port, "
-        "qlog_dir, insecure_key_log"}.
+        "qlog_dir, insecure_key_log, discovery, nodes_file, peer_port, name_port, name_address, "
+        "names_to, dns_service, dns_service_tcp, dns_server"}.
 
 nonempty_text(Value, Accepted) ->
     case text(Value) of
@@ -216,6 +256,16 @@ text(Value) when is_list(Value); is_binary(Value) ->
         error:badarg -> error
     end;
 text(_) ->
+    error.
+
+texts([Value | Rest], Acc) ->
+    case text(Value) of
+        {ok, Text} when byte_size(Text) > 0, byte_size(Text) =< 255 -> texts(Rest, [Text | Acc]);
+        _ -> error
+    end;
+texts([], Acc) ->
+    {ok, lists:reverse(Acc)};
+texts(_, _) ->
     error.
 
 %% `inet:parse_strict_address/1' parses and does nothing else: there is no resolver at boot.
@@ -304,7 +354,7 @@ format_error({bad_source, Source, Found, Accepted}) ->
 blame(Words, #{sources := Sources} = Options) ->
     Named = [
         io_lib:format("~ts from ~ts", [Key, maps:get(Key, Sources)])
-     || Key <- [certfile, keyfile, cacertfile, qlog_dir, insecure_key_log],
+     || Key <- [certfile, keyfile, cacertfile, qlog_dir, insecure_key_log, nodes_file],
         is_map_key(Key, Options),
         string:prefix(Words, map_get(Key, Options)) =/= nomatch
     ],

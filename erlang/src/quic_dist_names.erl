@@ -7,6 +7,7 @@
 
 -export([listen_ports/3, listen_address/2, register/2]).
 -export([known/4, targets/4, split/2]).
+-export([mapper/1, epmd_port/0, protocols/0]).
 
 %% epmd modules take the address family where OTP 25 passes the driver module, and ask for IPv4
 %% addresses first; our own sockets know both.
@@ -24,11 +25,14 @@ listen_ports(Name, Host, Options) ->
         {error, #{listen_port := Ports}} ->
             Ports;
         {error, _} ->
-            case call_epmd(listen_port_please, [Name, Host]) of
+            case listen_port_please(net_kernel:epmd_module(), Name, Host) of
                 {ok, 0} -> kernel_ports();
                 {ok, UdpPort} -> {UdpPort, UdpPort}
             end
     end.
+
+listen_port_please(quic_epmd, Name, Host) -> quic_epmd:listen_port_please(quic, Name, Host);
+listen_port_please(Module, Name, Host) -> call_epmd(Module, listen_port_please, [Name, Host]).
 
 kernel_ports() ->
     case application:get_env(kernel, inet_dist_listen_min) of
@@ -64,7 +68,7 @@ register(Name, UdpPort) ->
             ok;
         false ->
             Module = net_kernel:epmd_module(),
-            case Module:register_node(Name, UdpPort, inet) of
+            case register(Module, Name, UdpPort) of
                 {ok, _Creation} -> ok;
                 {error, duplicate_name} -> {error, duplicate_name};
                 {error, already_registered} -> {error, duplicate_name};
@@ -72,6 +76,11 @@ register(Name, UdpPort) ->
             end
     end.
 
+register(quic_epmd, Name, UdpPort) -> quic_epmd:register_quic(Name, UdpPort);
+register(Module, Name, UdpPort) -> Module:register_node(Name, UdpPort, inet).
+
+not_registered(_, quic_epmd, {error, Text}) ->
+    Text;
 not_registered(Name, Module, Reason) ->
     text(
         "~w could not register ~w (~0tp): start epmd, or use -no_epmd with a name of the form "
@@ -90,6 +99,7 @@ known(Node, Name, Host, #{nodes := Table}) ->
         false ->
             case net_kernel:epmd_module() of
                 erl_epmd -> true;
+                quic_epmd -> quic_epmd:is_quic(Node);
                 Module -> address_please(Module, Name, Host) =/= error
             end
     end.
@@ -107,7 +117,7 @@ targets(Node, LongOrShortNames, #{nodes := Table}, Deadline) ->
                 {_, {ok, UdpPort}} ->
                     {ok, [{unicode:characters_to_binary(Host), UdpPort}], Host};
                 {_, error} ->
-                    case ask_epmd(net_kernel:epmd_module(), Name, Host, Deadline) of
+                    case ask_epmd(net_kernel:epmd_module(), Node, Name, Host, Deadline) of
                         {ok, Targets} -> {ok, Targets, Host};
                         {error, _} = Error -> Error
                     end
@@ -139,7 +149,9 @@ split(Node, LongOrShortNames) ->
             {error, "the name is not of the form name@host"}
     end.
 
-ask_epmd(erl_epmd, Name, Host, Deadline) ->
+ask_epmd(quic_epmd, Node, _, _, Deadline) ->
+    quic_epmd:targets(Node, max(1, Deadline - erlang:monotonic_time(millisecond)));
+ask_epmd(erl_epmd, _, Name, Host, Deadline) ->
     case no_epmd() andalso init:get_argument(erl_epmd_port) =:= error of
         true ->
             {error,
@@ -148,7 +160,7 @@ ask_epmd(erl_epmd, Name, Host, Deadline) ->
         false ->
             ask_stock_epmd(Name, Host, Deadline)
     end;
-ask_epmd(Module, Name, Host, _Deadline) ->
+ask_epmd(Module, _, Name, Host, _Deadline) ->
     case address_please(Module, Name, Host) of
         {ok, Ip, UdpPort} ->
             {ok, [target(Ip, UdpPort)]};
@@ -198,9 +210,6 @@ address_please(Module, Name, Host, [Family | Rest]) ->
 address_please(_, _, _, []) ->
     error.
 
-call_epmd(Function, Arguments) ->
-    call_epmd(net_kernel:epmd_module(), Function, Arguments).
-
 %% The optional callbacks have their defaults in erl_epmd.
 call_epmd(Module, Function, Arguments) ->
     case erlang:function_exported(Module, Function, length(Arguments)) of
@@ -210,6 +219,38 @@ call_epmd(Module, Function, Arguments) ->
 
 no_epmd() ->
     init:get_argument(no_epmd) =/= error.
+
+%% @doc Where port mappers listen, as fields of `configure'.
+-spec mapper(quic_dist_config:options()) -> quic_dist_proto:fields().
+mapper(Options) ->
+    Address =
+        case Options of
+            #{name_address := Ip} -> #{name_address => list_to_binary(inet:ntoa(Ip))};
+            _ -> #{}
+        end,
+    Address#{name_port => maps:get(name_port, Options, epmd_port())}.
+
+%% @doc The TCP port of epmd, as erl_epmd finds it. `erl' makes this flag of the environment
+%% variable ERL_EPMD_PORT.
+-spec epmd_port() -> inet:port_number().
+epmd_port() ->
+    case init:get_argument(epmd_port) of
+        {ok, [[Text | _] | _]} -> list_to_integer(Text);
+        _ -> 4369
+    end.
+
+%% @doc The carriers that this VM is started with, as `-proto_dist' names them. OTP 25 and 26 ignore
+%% it if it is given twice.
+-spec protocols() -> [string()].
+protocols() ->
+    case init:get_argument(proto_dist) of
+        {ok, [Words]} -> Words;
+        {ok, [Words | _]} -> first_words(Words, erlang:system_info(otp_release));
+        error -> ["inet_tcp"]
+    end.
+
+first_words(_, Release) when Release =:= "25"; Release =:= "26" -> ["inet_tcp"];
+first_words(Words, _) -> Words.
 
 %% The name part of `port@host'.
 udp_port(Name) ->

@@ -24,10 +24,10 @@
 
 -export([start_link/0]).
 -export([await/0, listen/1, close_listener/0, accept/1, resolve/2, dial/1, attach/3, release/1]).
--export([request/4, options/0, info/0, reload/0, trace/1]).
+-export([register/1, registration/0, request/4, options/0, info/0, reload/0, trace/1]).
 -export([callback_mode/0, init/1, terminate/3, format_status/1]).
 -export([down/3, starting/3, configuring/3, up/3]).
--export_type([channel/0, listener/0, reason/0, streams/0]).
+-export_type([channel/0, listener/0, reason/0, streams/0, registration/0]).
 
 -type listener() :: #{
     node := binary(),
@@ -40,6 +40,11 @@
 %% What to listen at: an empty address means every address, ports 0 any port. `cookie' is our own,
 %% for the sidecar to know before the first peer comes; it is not kept. `bound' is where the sidecar
 %% listens.
+
+-type registration() :: #{
+    node := binary(), quic := inet:port_number(), tcp := inet:port_number()
+}.
+%% What others are to find: the first part of our name, and our ports, 0 where there is none.
 
 -type channel() :: #{
     id := non_neg_integer(),
@@ -77,6 +82,7 @@
     failures = 0 :: non_neg_integer(),
     up_since :: undefined | integer(),
     listener :: undefined | listener(),
+    registration = #{node => <<>>, quic => 0, tcp => 0} :: registration(),
     acceptor :: undefined | {pid(), reference()},
     %% Accepted channels that no acceptor has been told of, newest first.
     waiting = [] :: [channel()],
@@ -91,6 +97,8 @@
 -define(STOP_TIMEOUT, 800).
 -define(LISTEN_TIMEOUT, 10000).
 -define(CALL_TIMEOUT, 5000).
+%% The sidecar's own bound is 10 s.
+-define(REGISTER_TIMEOUT, 12000).
 -define(STABLE, 10000).
 -define(MAX_DELAY, 5000).
 -define(WEDGED, 5000).
@@ -161,6 +169,17 @@ attach(#{id := Id, port := Port}, Input, Output) ->
 -spec release(channel()) -> ok | {error, reason()}.
 release(#{id := Id, port := Port}) ->
     call({release, Port, Id}, infinity).
+
+%% @doc Has this node found by others, also when this sidecar dies and another comes.
+-spec register(registration()) ->
+    {ok, #{state := atom(), text := binary(), _ => _}} | {error, reason()}.
+register(Registration) ->
+    call({request, register, Registration, registered}, ?REGISTER_TIMEOUT).
+
+%% @doc What was registered last.
+-spec registration() -> {ok, registration()} | {error, reason()}.
+registration() ->
+    call(registration, ?CALL_TIMEOUT).
 
 %% @doc Makes a request whose answer has the tag `Answer', and returns the answer's fields.
 -spec request(atom(), quic_dist_proto:fields(), Answer :: atom(), timeout()) ->
@@ -411,15 +430,18 @@ handle_common({call, From}, options, _, #data{config = Config}) ->
             {error, Text} -> {error, {down, Text}}
         end,
     {keep_state_and_data, [{reply, From, Reply}]};
+handle_common({call, From}, registration, _, #data{registration = Registration}) ->
+    {keep_state_and_data, [{reply, From, {ok, Registration}}]};
 handle_common({call, From}, info, State, Data) ->
     {keep_state_and_data, [{reply, From, info(State, Data)}]};
 handle_common(cast, close_listener, State, #data{listener = Listener} = Data0) ->
-    Data = Data0#data{listener = undefined},
+    Data1 = Data0#data{listener = undefined},
     case {State, Listener} of
         {up, #{}} ->
-            {keep_state, send(close_listener, #{id => 0}, Data)};
+            Data = send(close_listener, #{id => 0}, Data1),
+            {keep_state, without_quic(fun send_registration/1, Data)};
         _ ->
-            {keep_state, Data}
+            {keep_state, without_quic(fun(Data) -> Data end, Data1)}
     end;
 handle_common(cast, {accept, Pid, Listener}, State, #data{waiting = Waiting} = Data0) ->
     Data1 = Data0#data{acceptor = {Pid, monitor(process, Pid)}, waiting = []},
@@ -546,9 +568,16 @@ configure(#data{config = {ok, Options}, reset_key = ResetKey} = Data0) ->
         lanes,
         status_port,
         qlog_dir,
-        insecure_key_log
+        insecure_key_log,
+        discovery,
+        nodes_file,
+        peer_port,
+        names_to,
+        dns_service,
+        dns_service_tcp,
+        dns_server
     ],
-    Fields = maps:with(Given, Options),
+    Fields = maps:merge(maps:with(Given, Options), quic_dist_names:mapper(Options)),
     Configure = Fields#{
         id => 0,
         connections => connections(Options),
@@ -571,6 +600,20 @@ restore_listener(Data) ->
 send_listen(#data{listener = Listener} = Data) ->
     {keep_state, send(listen, (maps:remove(bound, Listener))#{id => 0}, Data)}.
 
+%% Nobody is to find a listener that is closed.
+without_quic(Tell, #data{registration = #{quic := UdpPort} = Registration} = Data) when
+    UdpPort > 0
+->
+    Tell(Data#data{registration = Registration#{quic := 0}});
+without_quic(_, Data) ->
+    Data.
+
+send_registration(#data{registration = Registration} = Data) ->
+    send(register, Registration#{id => 0}, Data).
+
+restore_registration(#data{registration = #{quic := 0, tcp := 0}} = Data) -> Data;
+restore_registration(Data) -> send_registration(Data).
+
 enter_up(#data{pipe = Pipe, executable = File} = Data0) ->
     OsPid = quic_dist_pipe:os_pid(Pipe),
     Facts = #{os_pid => OsPid, executable => File},
@@ -578,7 +621,7 @@ enter_up(#data{pipe = Pipe, executable = File} = Data0) ->
     quic_dist_events:tell(Facts#{event => sidecar_up}),
     webdist_server:tell(up),
     Data = Data0#data{error = "", up_since = erlang:monotonic_time(millisecond)},
-    {next_state, up, Data}.
+    {next_state, up, restore_registration(Data)}.
 
 %% The BEAM's ticks decide first whether a peer lives: the path gives up only after them.
 idle_timeout() ->
@@ -725,6 +768,19 @@ received({control, certificates, #{certificates := Certificates}}, Data0) ->
     Data = Data0#data{certificates = [quic_dist_info:certificate(C) || C <- Certificates]},
     quic_dist_events:tell(#{event => certificates, certificates => certificates(Data)}),
     {keep_state, Data};
+received({control, registration, Fields}, _) ->
+    log_registration(Fields),
+    keep_state_and_data;
+received({control, registered, #{id := 0, state := State}}, _) when
+    State =:= holding; State =:= registered
+->
+    keep_state_and_data;
+received({control, registered, #{id := 0} = Fields}, _) ->
+    log_registration(Fields),
+    keep_state_and_data;
+received({control, error, #{id := 0, text := Text}}, _) ->
+    quic_dist_log:log(error, Text),
+    keep_state_and_data;
 received({control, Tag, #{id := 0}}, _) when Tag =:= listening; Tag =:= ok ->
     %% The listener is there again; or it is closed. Nobody waits for that.
     keep_state_and_data;
@@ -741,6 +797,15 @@ received({control, Tag, #{id := Id} = Fields} = Frame, #data{users = Users0} = D
     end;
 received(Frame, Data) ->
     broken(Frame, Data).
+
+log_registration(#{state := State, address := Address, port := Port, text := Text}) ->
+    Level =
+        case State of
+            _ when State =:= holding; State =:= registered -> notice;
+            _ -> warning
+        end,
+    Facts = [{address, Address}, {port, Port}] ++ [{why, Text} || Text =/= <<>>],
+    quic_dist_log:log(Level, ["the names of this host: ", atom_to_list(State)], Facts).
 
 broken(Frame, Data) ->
     Found =
@@ -766,6 +831,13 @@ answered(listening, #{address := Address, port := UdpPort}, Parameters, From, Da
     quic_dist_events:tell(#{event => listening, address => Bound}),
     Listener = Parameters#{port_min := UdpPort, port_max := UdpPort, bound => Bound},
     answer(From, {ok, Listener}, Data#data{listener = Listener});
+answered(registered, #{state := State} = Fields, Parameters, From, Data0) ->
+    Data =
+        case State of
+            duplicate -> Data0;
+            _ -> Data0#data{registration = maps:with([node, quic, tcp], Parameters)}
+        end,
+    answer(From, {ok, maps:remove(id, Fields)}, Data);
 answered(ok, #{}, _, From, Data) ->
     answer(From, ok, Data);
 answered(resolved, #{addresses := Texts}, _, From, Data) ->

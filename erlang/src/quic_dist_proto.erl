@@ -365,6 +365,10 @@ messages(vm) ->
             {close_untrusted, {optional, {atom, [true, false]}}},
             {connections, {integer, 0, 16}},
             {data_plane, {optional, {atom, [auto, socket, stdio]}}},
+            {discovery, {optional, {atom, [registry, epmd, dns, fixed, none]}}},
+            {dns_server, {optional, text}},
+            {dns_service, {optional, text}},
+            {dns_service_tcp, {optional, text}},
             {hello_timeout, u32},
             {id, u32},
             {idle_timeout, u32},
@@ -374,7 +378,12 @@ messages(vm) ->
             {keyfile, {optional, text}},
             {lanes, {integer, 1, 64}},
             {log_level, log_level()},
+            {name_address, {optional, text}},
+            {name_port, {optional, {integer, 1, 65535}}},
+            {names_to, {optional, {list, text, 0, 64}}},
+            {nodes_file, {optional, text}},
             {password, {optional, bytes}},
+            {peer_port, {optional, {integer, 1, 65535}}},
             {qlog_dir, {optional, text}},
             {reset_key, {bytes, 32}},
             {status_port, {optional, u16}},
@@ -415,7 +424,7 @@ messages(vm) ->
         {cancel, [{id, u32}]},
         {close, [{channel, u32}]},
         {stop, []}
-        | web_messages(vm)
+        | names_messages(vm) ++ web_messages(vm)
     ];
 messages(sidecar) ->
     [
@@ -468,7 +477,7 @@ messages(sidecar) ->
             {more, {atom, [true, false]}},
             {status, text}
         ]}
-        | web_messages(sidecar)
+        | names_messages(sidecar) ++ web_messages(sidecar)
     ].
 
 %% One channel's figures, in the order of section 4.
@@ -501,6 +510,39 @@ counter() ->
         memory,
         goroutines
     ]}.
+
+%% Where nodes are.
+names_messages(vm) ->
+    [
+        {register, [{id, u32}, {node, text}, {quic, u16}, {tcp, u16}]},
+        {find, [
+            {carriers, {atom, [quic, tcp, both]}}, {id, u32}, {node, text}, {timeout, u32}
+        ]},
+        {written, [{carrier, carrier()}, {id, u32}, {node, text}]},
+        {names, [{host, text}, {id, u32}, {timeout, u32}]}
+    ];
+names_messages(sidecar) ->
+    [
+        {registered, [
+            {address, text},
+            {id, u32},
+            {port, u16},
+            {state, web_state()},
+            {text, text}
+        ]},
+        {registration, [{address, text}, {port, u16}, {state, web_state()}, {text, text}]},
+        {found, [
+            {carrier, carrier()},
+            {id, u32},
+            {source, text},
+            {targets, {list, {tuple, [text, u16]}, 1, 64}}
+        ]},
+        {port, [{id, u32}, {port, u16}]},
+        {named, [{id, u32}, {names, {list, {tuple, [text, u16]}, 0, 1024}}]}
+    ].
+
+carrier() ->
+    {atom, [quic, tcp]}.
 
 %% Distribution over HTTP.
 web_messages(vm) ->

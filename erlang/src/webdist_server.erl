@@ -262,7 +262,7 @@ apply_wish(#state{serve = Serve, node = Node, node_port = NodePort} = State) ->
                 port => Port,
                 mode => Mode,
                 allow => Allow,
-                epmd_port => epmd_port(),
+                epmd_port => quic_dist_names:epmd_port(),
                 names_to => NamesTo,
                 upstream => maps:get(web_upstream, Options, <<>>)
             },
@@ -307,13 +307,6 @@ warn_if_insecure(_, _) ->
 
 listen_address(#{listen_address := Address}) -> list_to_binary(inet:ntoa(Address));
 listen_address(_) -> <<>>.
-
-%% As erl_epmd finds it. `erl' makes this flag of the environment variable ERL_EPMD_PORT.
-epmd_port() ->
-    case init:get_argument(epmd_port) of
-        {ok, [[Text | _] | _]} -> list_to_integer(Text);
-        _ -> 4369
-    end.
 
 %% Connections that peers have had upgraded
 
@@ -369,23 +362,13 @@ offered(Kernel, Monitor, Socket, Timeout) ->
         offered(Kernel, Monitor, Socket, infinity)
     end.
 
-%% The first of the node's carriers that can take a TCP connection. OTP 25 and 26 ignore
-%% `-proto_dist' if it is given twice.
+%% The first of the node's carriers that can take a TCP connection.
 -spec carrier() -> {ok, carrier()} | error.
 carrier() ->
-    Names =
-        case init:get_argument(proto_dist) of
-            {ok, [Words]} -> Words;
-            {ok, [Words | _]} -> first_words(Words, erlang:system_info(otp_release));
-            error -> ["inet_tcp"]
-        end,
-    case [Carrier || Name <- Names, Carrier <- carrier_of(Name)] of
+    case [Carrier || Name <- quic_dist_names:protocols(), Carrier <- carrier_of(Name)] of
         [Carrier | _] -> {ok, Carrier};
         [] -> error
     end.
-
-first_words(_, Release) when Release =:= "25"; Release =:= "26" -> ["inet_tcp"];
-first_words(Words, _) -> Words.
 
 carrier_of("inet_tcp") -> [{inet, tcp}];
 carrier_of("inet6_tcp") -> [{inet6, tcp}];

@@ -46,6 +46,7 @@
 -include_lib("stdlib/include/assert.hrl").
 -include_lib("kernel/include/net_address.hrl").
 
+-import(quic_dist_terminal, [terminal/1, keys/2, screen/2]).
 -import(quic_dist_node, [call/2, connect/2, scale/1]).
 
 suite() ->
@@ -524,32 +525,6 @@ remote_shell_with(NameArgs, NodeName) ->
     ?assertMatch({exit_status, _, _}, quic_dist_node:finish(Command, 10000)),
     quic_dist_node:wait_until(disconnected, fun() ->
         call(Node, fun() -> nodes(connected) end) =:= []
-    end).
-
-%% A shell connects to another only if it is on a terminal, and not on a dumb one. OTP's run_erl
-%% gives it one: what is written to its pipe is typed, and what is on the screen goes to its log.
-terminal(Args) ->
-    Dir = filename:join(quic_dist_node:dir(), quic_dist_node:unique("terminal")),
-    ok = file:make_dir(Dir),
-    Line = lists:join(" ", ["exec", quic_dist_node:erl() | ["'" ++ Arg ++ "'" || Arg <- Args]]),
-    RunErl = filename:join([code:root_dir(), "bin", "run_erl"]),
-    Command = quic_dist_node:open([Dir ++ "/", Dir, lists:append(Line)], #{
-        exec => RunErl, env => [{"TERM", "xterm"}]
-    }),
-    {Command, Dir}.
-
-keys({_, Dir}, Text) ->
-    Pipe = filename:join(Dir, "erlang.pipe.1.w"),
-    {ok, File} = file:open(Pipe, [write, raw, binary, device]),
-    ok = file:write(File, Text),
-    ok = file:close(File).
-
-screen({_, Dir}, Regexp) ->
-    quic_dist_node:wait_until({on_screen, Regexp}, fun() ->
-        case file:read_file(filename:join(Dir, "erlang.log.1")) of
-            {ok, Text} -> re:run(Text, Regexp) =/= nomatch orelse Text;
-            {error, enoent} -> false
-        end
     end).
 
 %% Distribution started and stopped twenty times in one VM works each time, and leaves no

@@ -23,8 +23,13 @@ nothing_given_test() ->
     ?assertEqual(any, maps:get(certificate_names, Options)),
     ?assertEqual(false, maps:get(close_untrusted, Options)),
     ?assertEqual(false, maps:get(insecure_no_verify, Options)),
+    ?assertEqual(registry, maps:get(discovery, Options)),
+    ?assertEqual([<<"127.0.0.0/8">>, <<"::1">>], maps:get(names_to, Options)),
+    ?assertEqual(<<"_erldist._udp.%h">>, maps:get(dns_service, Options)),
+    ?assertEqual(<<"_erldist._tcp.%h">>, maps:get(dns_service_tcp, Options)),
     Optional = [
-        certfile, keyfile, password, cacertfile, allow, listen_address, listen_port, executable
+        certfile, keyfile, password, cacertfile, allow, listen_address, listen_port, executable,
+        nodes_file, peer_port, name_port, name_address, dns_server
     ],
     ?assertEqual([], [Key || Key <- Optional, is_map_key(Key, Options)]).
 
@@ -37,7 +42,7 @@ accepted_test_() ->
     ].
 
 accepted() ->
-    Files = [certfile, cacertfile, executable],
+    Files = [certfile, cacertfile, executable, nodes_file],
     Path = <<"/a b/ü"/utf8>>,
     [{Key, Value, Path} || Key <- Files, Value <- ["/a b/ü", Path, '/a b/ü']] ++
         [
@@ -51,6 +56,15 @@ accepted() ->
             {listen_address, "::", {0, 0, 0, 0, 0, 0, 0, 0}},
             {listen_address, "fe80::1", {16#FE80, 0, 0, 0, 0, 0, 0, 1}},
             {listen_address, {0, 0, 0, 0, 0, 0, 0, 1}, {0, 0, 0, 0, 0, 0, 0, 1}},
+            {discovery, epmd, epmd},
+            {discovery, none, none},
+            {peer_port, 1, 1},
+            {name_port, 65535, 65535},
+            {name_address, "::1", {0, 0, 0, 0, 0, 0, 0, 1}},
+            {names_to, [], []},
+            {names_to, ["10.0.0.0/8", '::1'], [<<"10.0.0.0/8">>, <<"::1">>]},
+            {dns_service, "_%n._udp.%h", <<"_%n._udp.%h">>},
+            {dns_server, "10.0.0.53:53", <<"10.0.0.53:53">>},
             {listen_port, 0, {0, 0}},
             {listen_port, 1, {1, 1}},
             {listen_port, 65535, {65535, 65535}},
@@ -104,9 +118,17 @@ refused_test_() ->
 
 refused() ->
     NoText = ["", <<>>, '', 17, [a | b], {}, #{}, <<255>>, lists:duplicate(4097, $a)],
-    Files = [certfile, keyfile, cacertfile, executable, insecure_key_log],
+    Files = [certfile, keyfile, cacertfile, executable, insecure_key_log, nodes_file],
     [{Key, NoText, "a file name"} || Key <- Files] ++
         [
+            {discovery, [registri, "registry", 1, fixed], "registry, epmd|this together with"},
+            {peer_port, [0, 65536, "7000", a, {1, 2}], "a port number, 1 to 65535"},
+            {name_port, [0, -1, 1.0], "a port number, 1 to 65535"},
+            {name_address, ["localhost", 17], "an IP address"},
+            {names_to, ["::1", [""], [a | b], [10], lists:duplicate(65, "::1")], "at most 64"},
+            {dns_service, NoText, "%n .* %h"},
+            {dns_service_tcp, NoText, "%n .* %h"},
+            {dns_server, NoText, "address and port"},
             {password, NoText, "a string"},
             {listen_address,
                 ["", "localhost", "10.0.0", "10.0.0.256", ":::", {10, 0, 0}, {10, 0, 0, 256}, 17],

@@ -1,0 +1,127 @@
+package epmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// askTimeout is for one question, from the connection to the end of the answer.
+const askTimeout = 5 * time.Second
+
+// Lookup asks the port mapper at an address for a node by the first part of its name.
+func Lookup(ctx context.Context, at netip.AddrPort, name string) (Entry, error) {
+	if name == "" || len(name) > maxName {
+		return Entry{}, fmt.Errorf("%q: %w", name, ErrUnknown)
+	}
+	var e Entry
+	err := ask(ctx, at, appendPortRequest(nil, name), maxReply, func(reply []byte, end bool) (err error) {
+		if e, err = parsePortReply(reply); end && errors.Is(err, errShort) && e.Port != 0 {
+			err = nil // it says nothing behind the versions
+		}
+		return err
+	})
+	return e, err
+}
+
+// Names asks the port mapper at an address for all its nodes.
+func Names(ctx context.Context, at netip.AddrPort) ([]Named, error) {
+	var nodes []Named
+	err := ask(ctx, at, []byte{0, 1, namesRequest}, maxNamesReply, func(reply []byte, end bool) (err error) {
+		if !end {
+			return errShort
+		}
+		nodes, err = parseNames(reply)
+		return err
+	})
+	return nodes, err
+}
+
+// ask sends a request and gives what is answered to parse, until that says something else than errShort, or there is no more.
+func ask(ctx context.Context, at netip.AddrPort, request []byte, limit int, parse func(reply []byte, end bool) error) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	conn, err := dial(ctx, at)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := conn.Write(request); err != nil {
+		return fmt.Errorf("epmd at %s: %w", at, err)
+	}
+	reply := make([]byte, 0, 512)
+	for {
+		if len(reply) == cap(reply) {
+			reply = append(reply, make([]byte, len(reply))...)[:len(reply)]
+		}
+		n, err := conn.Read(reply[len(reply):cap(reply)])
+		reply = reply[:len(reply)+n]
+		if err != nil && err != io.EOF {
+			return fmt.Errorf("epmd at %s: %w", at, err)
+		}
+		end := err == io.EOF || len(reply) >= limit
+		switch err := parse(reply, end); {
+		case err == nil:
+			return nil
+		case end || !errors.Is(err, errShort):
+			return fmt.Errorf("epmd at %s: %w", at, err)
+		}
+	}
+}
+
+func dial(ctx context.Context, at netip.AddrPort) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", at.String())
+	if err != nil {
+		return nil, fmt.Errorf("epmd: %w", err)
+	}
+	return conn, nil
+}
+
+// ErrTaken says that a name is another node's.
+var ErrTaken = errors.New("the name is another node's on this host")
+
+// Register registers a node with the port mapper at an address. The registration lasts as long as the connection, on which nothing more
+// is said.
+func Register(ctx context.Context, at netip.AddrPort, name string, ports Ports) (net.Conn, error) {
+	if name == "" || len(name) > maxName || ports.First() == 0 {
+		return nil, fmt.Errorf("%q with no port cannot be registered", name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	conn, err := dial(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	if err = enrol(conn, name, ports); err == nil && !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		stop()
+		_ = conn.Close()
+		return nil, fmt.Errorf("epmd at %s: %w", at, err)
+	}
+	return conn, nil
+}
+
+func enrol(conn net.Conn, name string, ports Ports) error {
+	if _, err := conn.Write(appendAliveRequest(nil, name, ports)); err != nil {
+		return err
+	}
+	var reply [2]byte
+	if _, err := io.ReadFull(conn, reply[:]); err != nil {
+		return fmt.Errorf("it does not answer (%w)", err)
+	}
+	taken, err := parseAliveReply(reply[:])
+	if err == nil && taken {
+		err = ErrTaken
+	}
+	return err
+}

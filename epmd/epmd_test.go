@@ -1,0 +1,202 @@
+package epmd
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"quic_dist/internal/testrun"
+)
+
+// TestMain fails if a goroutine outlives the tests.
+func TestMain(m *testing.M) { testrun.Main(m) }
+
+func patience() time.Duration { return testrun.Scaled(10 * time.Second) }
+
+// serve has a server answer with these nodes, and returns where.
+func serve(t testing.TB, nodes map[string]Ports, mayList bool) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{
+		Log:    slog.New(slog.DiscardHandler),
+		Lookup: func(name string) (Ports, bool) { p, ok := nodes[name]; return p, ok },
+		List: func() (all []Named) {
+			for name, ports := range nodes {
+				all = append(all, Named{name, ports.First()})
+			}
+			return all
+		},
+		Listed: func(netip.Addr) bool { return mayList },
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); s.Serve(l) }()
+	t.Cleanup(func() { _ = l.Close(); <-done })
+	return addrPort(l.Addr())
+}
+
+// TestOurServerAnswersOurClient: ports of both carriers, names, and what is not there.
+func TestOurServerAnswersOurClient(t *testing.T) {
+	at := serve(t, map[string]Ports{"both": {TCP: 9001, QUIC: 7001}, "quic": {QUIC: 7002}}, true)
+	e, err := Lookup(t.Context(), at, "both")
+	if err != nil || e.Port != 9001 || !e.Told || e.Ports != (Ports{TCP: 9001, QUIC: 7001}) || e.Version != 6 || e.Name != "both" {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if e, err := Lookup(t.Context(), at, "quic"); err != nil || e.Port != 7002 || e.Ports != (Ports{QUIC: 7002}) {
+		t.Errorf("%+v, %v", e, err)
+	}
+	for _, name := range []string{"none", ""} {
+		if e, err := Lookup(t.Context(), at, name); !errors.Is(err, ErrUnknown) {
+			t.Errorf("%q: %+v, %v", name, e, err)
+		}
+	}
+	named, err := Names(t.Context(), at)
+	if err != nil || len(named) != 2 || !slices.Contains(named, Named{"both", 9001}) {
+		t.Errorf("%+v, %v", named, err)
+	}
+}
+
+// TestNamesAreForThoseWhoMay: others get nothing, and still a port if they know a name.
+func TestNamesAreForThoseWhoMay(t *testing.T) {
+	at := serve(t, map[string]Ports{"a": {TCP: 1}}, false)
+	if named, err := Names(t.Context(), at); err == nil {
+		t.Errorf("%+v", named)
+	}
+	if _, err := Lookup(t.Context(), at, "a"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStrangersAreBounded: nonsense, half a request and requests that nobody may make are answered with the end, and the server goes on.
+func TestStrangersAreBounded(t *testing.T) {
+	at := serve(t, map[string]Ports{"a": {TCP: 1}}, true)
+	for _, request := range [][]byte{
+		{0, 0}, {0, 1, 107}, {0, 1, 100}, {0, 2, 115, 'a'}, {0, 1, 122}, {0xff, 0xff, 122}, appendAliveRequest(nil, "b", Ports{TCP: 2}),
+		{0, 3, 122, 0xff, 0xfe}, []byte("GET / HTTP/1.1\r\n\r\n"), append([]byte{4, 2, 122}, bytes.Repeat([]byte{'a'}, 1025)...),
+	} {
+		conn, err := net.Dial("tcp", at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(patience()))
+		_, _ = conn.Write(request)
+		_ = conn.(*net.TCPConn).CloseWrite()
+		if answer, _ := io.ReadAll(conn); len(answer) > 0 {
+			t.Errorf("%x is answered with %x", request, answer)
+		}
+		_ = conn.Close()
+	}
+	if named, err := Names(t.Context(), at); err != nil || len(named) != 1 {
+		t.Errorf("%+v, %v", named, err)
+	}
+}
+
+// TestWithOTPsEPMD: a registration with OTP's epmd carries both ports, a second of its name is refused, and its end ends it.
+func TestWithOTPsEPMD(t *testing.T) {
+	program, err := exec.LookPath("epmd")
+	if err != nil {
+		t.Skip("there is no epmd")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := addrPort(l.Addr())
+	_ = l.Close()
+	command := exec.Command(program, "-port", strconv.Itoa(int(at.Port())), "-address", "127.0.0.1")
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = command.Process.Kill(); _ = command.Wait() })
+	await(t, func() error { _, err := Names(t.Context(), at); return err })
+
+	first, err := Register(t.Context(), at, "a", Ports{TCP: 9001, QUIC: 7001})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := Lookup(t.Context(), at, "a"); err != nil || e.Port != 9001 || e.Ports != (Ports{TCP: 9001, QUIC: 7001}) {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if second, err := Register(t.Context(), at, "a", Ports{TCP: 9002}); !errors.Is(err, ErrTaken) {
+		t.Errorf("%v, %v", second, err)
+	}
+	if named, err := Names(t.Context(), at); err != nil || !slices.Equal(named, []Named{{"a", 9001}}) {
+		t.Errorf("%+v, %v", named, err)
+	}
+	_ = first.Close()
+	await(t, func() error {
+		if _, err := Lookup(t.Context(), at, "a"); !errors.Is(err, ErrUnknown) {
+			return errors.New("still there")
+		}
+		return nil
+	})
+}
+
+// await tries until there is no error: what another process does after the end of a connection has no event.
+func await(t *testing.T, try func() error) {
+	t.Helper()
+	for end := time.Now().Add(patience()); ; time.Sleep(5 * time.Millisecond) {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// FuzzPortReply: a port is one, in a version that we speak, and what was told is told.
+func FuzzPortReply(f *testing.F) {
+	f.Add([]byte{119, 0, 0x9c, 0x40, 77, 0, 0, 6, 0, 5, 0, 1, 'a', 0, 0})
+	f.Add([]byte{119, 1})
+	f.Add(appendPortReply(nil, "a", Ports{TCP: 9001, QUIC: 7001}))
+	f.Fuzz(func(t *testing.T, reply []byte) {
+		e, err := parsePortReply(reply)
+		if err == nil && (e.Port == 0 || e.Version < LowVersion || e.Version > HighVersion) {
+			t.Errorf("%+v", e)
+		}
+		if !e.Told && e.Ports != (Ports{}) {
+			t.Errorf("%+v", e)
+		}
+	})
+}
+
+// FuzzNames: names have no spaces, ports are ports, and there are not too many.
+func FuzzNames(f *testing.F) {
+	f.Add(appendNames(nil, 4369, []Named{{"a", 1}, {"b", 65535}}))
+	f.Add([]byte("\x00\x00\x00\x00name a at port 99999\nname\n"))
+	f.Fuzz(func(t *testing.T, reply []byte) {
+		named, err := parseNames(reply)
+		if err != nil && named != nil || len(named) > MaxNames {
+			t.Errorf("%d, %v", len(named), err)
+		}
+		again, err := parseNames(appendNames(nil, 4369, named))
+		if err != nil || !slices.Equal(named, again) {
+			t.Errorf("%+v, then %+v, %v", named, again, err)
+		}
+	})
+}
+
+// FuzzRequest: a request is one of two, with a name that epmd would take.
+func FuzzRequest(f *testing.F) {
+	f.Add([]byte{namesRequest})
+	f.Add(appendPortRequest(nil, "a")[2:])
+	f.Add(appendAliveRequest(nil, "a", Ports{TCP: 1})[2:])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := parseRequest(b)
+		if err == nil && r.names == (r.port != "") || len(r.port) > maxName {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
+}

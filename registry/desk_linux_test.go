@@ -1,0 +1,262 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"quic_dist/internal/testrun"
+)
+
+// holderEnv has the test's program be a process that holds a port, until it is killed.
+const holderEnv = "QUIC_DIST_TEST_HOLDER"
+
+// TestMain fails if a goroutine outlives the tests.
+func TestMain(m *testing.M) {
+	if base := os.Getenv(holderEnv); base != "" {
+		holdForever(base)
+	}
+	testrun.Main(m)
+}
+
+func patience() time.Duration { return testrun.Scaled(10 * time.Second) }
+
+// A bench is a seat under test.
+type bench struct {
+	t       testing.TB
+	seat    *Seat
+	changes chan Status
+	held    chan *Names // what the seat holds
+	end     func()
+}
+
+func newBench(t testing.TB, base string) *bench {
+	b := &bench{t: t, changes: make(chan Status, 64), held: make(chan *Names, 64)}
+	b.seat = NewSeat(Config{
+		Log: slog.New(slog.DiscardHandler), Base: base, Folder: ".names", What: "port",
+		Changed: func(s Status) { b.changes <- s },
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { b.seat.Run(ctx) })
+	b.end = sync.OnceFunc(func() { cancel(); running.Wait() })
+	t.Cleanup(b.end)
+	return b
+}
+
+func (b *bench) want(node Node, port uint16) Status {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience())
+	defer cancel()
+	status, err := b.seat.Apply(ctx, Wish{
+		Node: node, Serve: true, Address: "127.0.0.1", Port: port,
+		Hold: func(ctx context.Context, _ *net.TCPListener, names *Names) { b.held <- names; <-ctx.Done() },
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return status
+}
+
+func within[T any](t testing.TB, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience()):
+		t.Fatal("waited in vain")
+		panic("unreachable")
+	}
+}
+
+// until waits until a node is registered as it is wanted: what another process does has no event here.
+func (b *bench) until(names *Names, want Node) {
+	b.t.Helper()
+	for end := time.Now().Add(patience()); ; time.Sleep(2 * time.Millisecond) {
+		if _, node := names.Get(want.Name); node == want {
+			return
+		}
+		if time.Now().After(end) {
+			b.t.Fatalf("%+v", names.List())
+		}
+	}
+}
+
+// TestPortsChangeInPlace: what a node is registered with changes without the registration's end, for the holder's own node and for another's, and is
+// what the next holder is told.
+func TestPortsChangeInPlace(t *testing.T) {
+	base := t.TempDir()
+	first, second := newBench(t, base), newBench(t, base)
+	s := first.want(Node{Name: "one", QUIC: 1}, 0)
+	names := within(t, first.held)
+	if s2 := second.want(Node{Name: "two", QUIC: 2}, s.Address.Port()); s2.State != Registered {
+		t.Fatalf("%+v", s2)
+	}
+	entry, _ := names.Get("two")
+	if err := first.seat.Renew(Node{Name: "one", QUIC: 1, Port: 11}); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.seat.Renew(Node{Name: "two", QUIC: 2, Port: 22}); err != nil {
+		t.Fatal(err)
+	}
+	first.until(names, Node{Name: "one", QUIC: 1, Port: 11})
+	first.until(names, Node{Name: "two", QUIC: 2, Port: 22})
+	if again, _ := names.Get("two"); again != entry {
+		t.Error("it was registered anew")
+	}
+	if err := second.seat.Renew(Node{Name: "three"}); err == nil {
+		t.Error("a node may take another name")
+	}
+	first.end()
+	if s := within(t, second.changes); s.State != Holding {
+		t.Fatalf("%+v", s)
+	}
+	second.until(within(t, second.held), Node{Name: "two", QUIC: 2, Port: 22})
+}
+
+// TestAKilledHolderIsReplaced: of ten processes that register while the holder is killed, and again while that one's successor is, all are
+// registered with one holder in the end, and nobody is told of a duplicate.
+func TestAKilledHolderIsReplaced(t *testing.T) {
+	base := t.TempDir()
+	port, kill := startHolder(t, base)
+	var benches []*bench
+	for range 10 {
+		benches = append(benches, newBench(t, base))
+	}
+	var registering sync.WaitGroup
+	for i, b := range benches {
+		registering.Go(func() {
+			if s := b.want(Node{Name: fmt.Sprintf("node%d", i), QUIC: uint16(i + 1)}, port); s.State == Duplicate {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+	kill() // somewhere in the middle
+	registering.Wait()
+	var names *Names
+	for _, b := range benches {
+		select {
+		case names = <-b.held:
+		default:
+		}
+	}
+	if names == nil {
+		t.Fatal("nobody took the port over")
+	}
+	for i, b := range benches {
+		b.until(names, Node{Name: fmt.Sprintf("node%d", i), QUIC: uint16(i + 1)})
+	}
+}
+
+// TestARegistrationThatWasBegun: a process that says half a hello, or dies before its welcome, leaves no name behind.
+func TestARegistrationThatWasBegun(t *testing.T) {
+	base := t.TempDir()
+	holder := newBench(t, base)
+	s := holder.want(Node{Name: "one"}, 0)
+	names := within(t, holder.held)
+	path, err := socketPath(holder.seat.config, s.Address.Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, message := range []string{"", `{"node":"two`, `{"node":"a b"}`, `[]`, `{"node":"two@h","port":70000}`, `{"node":"two","port":1}`} {
+		conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if message != "" {
+			_, _ = conn.Write([]byte(message))
+		}
+		_ = conn.Close()
+	}
+	second := newBench(t, base)
+	if s := second.want(Node{Name: "two", QUIC: 2}, s.Address.Port()); s.State != Registered {
+		t.Errorf("%+v", s)
+	}
+	second.until(names, Node{Name: "two", QUIC: 2})
+}
+
+// startHolder starts a process that holds a port.
+func startHolder(t *testing.T, base string) (port uint16, kill func()) {
+	t.Helper()
+	command := exec.Command(os.Args[0])
+	command.Env = append(os.Environ(), holderEnv+"="+base)
+	out, err := command.StdoutPipe()
+	if err == nil {
+		err = command.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	kill = sync.OnceFunc(func() { _ = command.Process.Kill(); _ = command.Wait() })
+	t.Cleanup(kill)
+	if _, err := fmt.Fscan(out, &port); err != nil {
+		t.Fatal(err)
+	}
+	return port, kill
+}
+
+func holdForever(base string) {
+	seat := NewSeat(Config{
+		Log: slog.New(slog.DiscardHandler), Base: base, Folder: ".names", What: "port", Changed: func(Status) {},
+	})
+	go seat.Run(context.Background())
+	s, err := seat.Apply(context.Background(), Wish{
+		Node: Node{Name: "holder"}, Serve: true, Address: "127.0.0.1",
+		Hold: func(ctx context.Context, _ *net.TCPListener, _ *Names) { <-ctx.Done() },
+	})
+	if err != nil || s.State != Holding {
+		fmt.Fprintln(os.Stderr, s, err)
+		os.Exit(1)
+	}
+	fmt.Println(s.Address.Port())
+	select {}
+}
+
+// FuzzMessages: no message of the registry panics, and a node that is read has a name.
+func FuzzMessages(f *testing.F) {
+	f.Add([]byte(`{"node":"a@b","port":1,"quic":2}`))
+	f.Add([]byte(`{"address":"1.2.3.4:5","duplicate":true,"error":"x"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_ = json.Unmarshal(b, new(welcome))
+		var h hello
+		if json.Unmarshal(b, &h) != nil {
+			return
+		}
+		if node, err := h.node(); err == nil && (node.Name == "" || strings.Contains(node.Name, "@")) {
+			t.Errorf("%+v", node)
+		}
+	})
+}
+
+// TestTheFolderIsTheUsersAlone: a folder that others may enter is not used.
+func TestTheFolderIsTheUsersAlone(t *testing.T) {
+	base := t.TempDir()
+	path, err := socketPath(Config{Base: base, Folder: ".names"}, 4380)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if path, err := socketPath(Config{Base: base, Folder: ".names"}, 4380); err == nil {
+		t.Errorf("%s is used", path)
+	}
+	if err := os.Remove(filepath.Dir(path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(t.TempDir(), filepath.Dir(path)); err != nil {
+		t.Fatal(err)
+	}
+	if path, err := socketPath(Config{Base: base, Folder: ".names"}, 4380); err == nil {
+		t.Errorf("%s is used, behind a symbolic link", path)
+	}
+}
