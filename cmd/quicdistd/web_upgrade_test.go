@@ -70,6 +70,7 @@ func dieInUpgrade(t *testing.T, p *process, port uint16, take portproto.WebTake,
 		conn, _ := descriptor(t, a.Socket, a.Token)
 		_ = conn.Close()
 		p.die()
+		<-status // whatever it is; until then r is being read
 	default:
 		over := appointment{path: a.Socket, token: a.Token[:]}.meet(t)
 		if s := <-status; !strings.HasPrefix(s, "101") {
