@@ -25,6 +25,10 @@ if [ $# -eq 3 ]; then
     fuzz "$@"
     exit
 fi
-for package in $(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); do
-    go test -list '^Fuzz' "$package" | sed -n "s|^Fuzz|$package &|p"
-done | xargs -P "$(nproc)" -L 1 scripts/fuzz.sh "$1"
+targets=$(
+    for package in $(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); do
+        listed=$(go test -list '^Fuzz' "$package")
+        echo "$listed" | sed -n "s|^Fuzz|$package &|p"
+    done
+)
+echo "$targets" | xargs -P "$(nproc)" -L 1 scripts/fuzz.sh "$1"

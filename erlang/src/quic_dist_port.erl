@@ -394,11 +394,11 @@ up(info, {Port, {data, Body}}, #data{port = Port} = Data) ->
     handle_frame(quic_dist_proto:decode(Body), Data);
 up({call, From}, await, _) ->
     {keep_state_and_data, [{reply, From, ok}]};
-up({call, From}, {request, Tag, Parameters, Answer}, Data0) ->
-    #data{pipe = Pipe} = Data = request(Tag, Parameters, Answer, From, Data0),
+up({call, From}, {request, Tag, Parameters, Answer}, #data{next_id = Id} = Data0) ->
+    #data{pipe = Pipe} = Data = send(Tag, Parameters#{id => Id}, Data0),
     case quic_dist_pipe:is_open(Pipe) of
         true ->
-            {keep_state, Data};
+            {keep_state, requested(Parameters, Answer, From, Data)};
         false ->
             %% Nobody has read it, and why is a message that is on its way: for the next sidecar.
             {keep_state_and_data, [postpone]}
@@ -706,8 +706,7 @@ stable(#data{up_since = Since}) -> erlang:monotonic_time(millisecond) - Since >=
 %% Requests
 
 %% The tag of the answer and the parameters come back with it.
-request(Tag, Parameters, Answer, From, #data{next_id = Id} = Data0) ->
-    Data = send(Tag, Parameters#{id => Id}, Data0),
+requested(Parameters, Answer, From, #data{next_id = Id} = Data) ->
     %% A cookie is passed on, and not kept where it could be shown.
     What = {Answer, maps:remove(cookie, Parameters)},
     Users = quic_dist_users:request(Id, What, From, Data#data.users),
