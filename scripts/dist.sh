@@ -15,9 +15,9 @@ rm -f "$out"/quicdistd-* "$out/SHA256SUMS"
 built=$(mktemp -d)
 trap 'rm -rf "$built"' EXIT
 
-# The bytes depend on the toolchain: everybody builds releases with this one.
+# The bytes depend on the toolchain, and on what it is told: everybody builds releases with this one, for the oldest processors.
 GOTOOLCHAIN=go$(sed -n 's/^go_toolchain=//p' scripts/setup.sh)
-export GOTOOLCHAIN
+export GOTOOLCHAIN GOFLAGS=-mod=readonly GOAMD64=v1 GOARM64=v8.0
 vsn=$(sed -n 's/.*{vsn, "\(.*\)"}.*/\1/p' erlang/src/quic_dist.app.src)
 for target in "$@"; do
     QUIC_DIST_TARGET=$target escript scripts/executable.escript build "$built/$target/quicdistd"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Releases can be built again: two copies of these sources in two folders give the same archives, checksums and bills of
-# materials, in which neither folder stands. The two share Go's build cache, which with -trimpath knows no folders; hence the
-# executable for this system is built once more without a cache.
+# materials, in which neither folder stands, whatever Go is told in the environment. The two share Go's build cache, which with
+# -trimpath knows no folders; hence the executable for this system is built once more without a cache.
 #   scripts/test-dist.sh          for all systems that releases are made for
 #   scripts/test-dist.sh OS-ARCH  for that one, with the cache alone: seconds
 set -eu
@@ -12,8 +12,9 @@ trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
 for copy in first the/second; do
     mkdir -p "$work/$copy"
     git ls-files -z --cached --others --exclude-standard | xargs -0 cp -P --parents -t "$work/$copy"
-    "$work/$copy/scripts/dist.sh" "$work/out.$(basename "$copy")" "$@"
 done
+"$work/first/scripts/dist.sh" "$work/out.first" "$@"
+GOFLAGS=-tags=lanedelay GOAMD64=v3 GOARM64=v9.0 "$work/the/second/scripts/dist.sh" "$work/out.second" "$@"
 diff -r "$work/out.first" "$work/out.second"
 (cd "$work/out.second" && sha256sum --quiet -c SHA256SUMS)
 for archive in "$work"/out.first/*.tar.gz; do

@@ -37,12 +37,14 @@ run_suite() {
     # A case that is skipped because its set-up crashed counts as a failure.
     # shellcheck disable=SC2016 # Erlang's own dollar signs and quotes
     erlang '
-        [Least, Logs, Tests, Suite | Case] = init:get_plain_arguments(),
-        %% A case stands in groups, and is run in each of them.
-        Selected = [[{group, all}, {testcase, list_to_atom(Name)}] || Name <- Case],
+        [Least, Logs, Tests | Names] = init:get_plain_arguments(),
+        [Suite | Case] = [list_to_atom(Name) || Name <- Names],
+        {module, _} = code:ensure_loaded(Suite),
+        %% A case stands in groups, if there are any, and is run in each of them.
+        Groups = [{group, all} || _ <- Case, erlang:function_exported(Suite, groups, 0)],
         {Passed, Failed, {_, Skipped}} = ct:run_test(
-            [{dir, Tests}, {suite, list_to_atom(Suite)}, {logdir, Logs}, {auto_compile, false} |
-            lists:append(Selected)]),
+            [{dir, Tests}, {suite, Suite}, {logdir, Logs}, {auto_compile, false} | Groups] ++
+            [{testcase, Name} || Name <- Case]),
         Passed >= list_to_integer(Least) andalso Failed + Skipped =:= 0' "$1" "$logs" "$tests" "$2" ${3+"$3"}
 }
 
