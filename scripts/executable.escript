@@ -415,14 +415,17 @@ key(copied, _) -> "";
 key(downloaded, Job) -> pinned(Job);
 key(built, #{root := Root, vsn := Vsn}) -> hex(crypto:hash(sha256, [Vsn | sources(Root)])).
 
-%% The Go sources, with their names; the folders that have none are not entered.
+%% The Go sources and what is compiled into them, with their names; the folders that have none are
+%% not entered.
 sources(Root) ->
     {ok, Entries} = file:list_dir(Root),
     Others = ["erlang", "test", "docs", "priv", "scripts"],
     Folders = [E || E <- Entries, hd(E) =/= $., hd(E) =/= $_, not lists:member(E, Others)],
     Files = [
         filename:join(Folder, File)
-     || Folder <- Folders, File <- filelib:wildcard("**/*.go", filename:join(Root, Folder))
+     || Folder <- Folders,
+        Pattern <- ["**/*.go", "page/*"],
+        File <- filelib:wildcard(Pattern, filename:join(Root, Folder))
     ],
     [
         [File, 0, Bytes, 0]

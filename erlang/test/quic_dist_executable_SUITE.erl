@@ -162,6 +162,12 @@ built_with_go(Config) ->
             ok = file:write_file(Main, Text),
             {1, Stale} = place(Config, []),
             said(["was built for other sources", "there is no go in PATH"], Stale),
+            %% The same of files that are compiled in.
+            {0, _} = place(Config, Path),
+            Page = filename:join(value(root, Config), "status/page/index.html"),
+            ok = file:write_file(Page, "another page\n", [append]),
+            {1, StalePage} = place(Config, []),
+            said(["was built for other sources", "there is no go in PATH"], StalePage),
             %% A build that does not succeed is one more way that did not.
             ok = file:write_file(Main, "package main\nfunc main() { nonsense }\n"),
             {1, Broken} = place(Config, Path),
@@ -176,7 +182,8 @@ go_files() ->
      || Folder <- Entries,
         hd(Folder) =/= $_,
         hd(Folder) =/= $.,
-        File <- filelib:wildcard("**/*.go", filename:join(Top, Folder))
+        Pattern <- ["**/*.go", "page/*"],
+        File <- filelib:wildcard(Pattern, filename:join(Top, Folder))
     ].
 
 %% A mirror's archive with the pinned checksum is taken.
