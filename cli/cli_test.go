@@ -205,7 +205,9 @@ func TestNames(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 	port, _ = mapper(t, "no")
-	run(t, nil, "names", "127.0.0.1", "--epmd-port", port, "--web-port", "0").wants(t, command.Unreachable, "no port mapper")
+	run(t, nil, "names", "127.0.0.1", "--epmd-port", port, "--web-port", "0").wants(t, command.Unreachable, "the answer ends early")
+	port, _ = mapper(t, "")
+	run(t, nil, "names", "127.0.0.1", "--epmd-port", port, "--web-port", "0").wants(t, command.Unreachable, "names_to")
 	run(t, nil, "names", "127.0.0.1", "--epmd-port", "1", "--web-port", "1").wants(t, command.Unreachable, "refused")
 	r = run(t, nil, "names", "no-such-host.invalid", "--json")
 	r.wants(t, command.Unreachable)
@@ -223,23 +225,27 @@ func TestWhereNodesAre(t *testing.T) {
 	if f, err := (finder{address: "[::1]:9"}).find(ctx, "a", "h.example"); err != nil || f.targets[0].String() != "[::1]:9" {
 		t.Errorf("%v, %v", f, err)
 	}
+	const head = "w\x00\x9c\x40M\x00\x00\x06\x00\x05\x00\x01a"
 	for answer, want := range map[string]string{
-		"w\x00\x1b\x59": "127.0.0.1:7001",
-		"w\x00\x1b\x59M\x00\x00\x06\x00\x05\x00\x01a\x00\x00":                    "127.0.0.1:7001",
-		"w\x00\x9c\x40M\x00\x00\x06\x00\x05\x00\x01a\x00\x13quic=7001 tcp=40000": "127.0.0.1:7001",
-		"w\x00\x9c\x40M\x00\x00\x06\x00\x05\x00\x01a\x00\x04quic=7001":           "127.0.0.1:40000",
-		"w\x01":         "it knows no node of this name",
-		"w\x00\x00\x00": "it says port 0",
-		"w\x00\x1b":     "ends early",
-		"":              "no port mapper",
-		"HTTP/1.1 400":  "no port mapper",
+		head + "\x00\x00":                    "127.0.0.1:40000",
+		head + "\x00\x13quic=7001 tcp=40000": "127.0.0.1:7001",
+		head + "\x00\x10quic=0 tcp=40000":    "for another carrier than those of this node",
+		head + "\x00\x13quic=7001":           "ends early",
+		"w\x01":                              "does not know the name a: is the node up?",
+		"w\x00\x00\x00M\x00\x00\x06\x00\x05": "port 0",
+		"w\x00\x1b":                          "ends early",
+		"":                                   "without an answer",
+		"HTTP/1.1 400":                       "not an answer",
 	} {
 		port, asked := mapper(t, answer)
-		at := netip.MustParseAddrPort("127.0.0.1:" + port)
-		f, err := finder{epmd: at.Port()}.find(ctx, "a", "127.0.0.1")
+		f, err := newFinder("", netip.MustParseAddrPort("127.0.0.1:"+port).Port())
+		if err != nil {
+			t.Fatal(err)
+		}
+		at, err := f.find(ctx, "a", "127.0.0.1")
 		got := ""
 		if err == nil {
-			got = f.targets[0].String()
+			got = at.targets[0].String()
 		} else if got = err.Error(); statusOf(err) != command.Unreachable {
 			t.Errorf("%q: status %d", answer, statusOf(err))
 		}
@@ -337,28 +343,6 @@ func TestPeersThatAreNone(t *testing.T) {
 	if r.status != 2 || !strings.Contains(r.out, "here        FAIL") {
 		t.Errorf("status %d\n%s", r.status, r.out)
 	}
-}
-
-// FuzzMapper: nothing that answers in place of epmd makes us panic, or shows us what cannot be shown.
-func FuzzMapper(f *testing.F) {
-	f.Add([]byte("\x00\x00\x11\x11name b at port 7002\nname a at port 7001\n"))
-	f.Add([]byte("w\x00\x9c\x40M\x00\x00\x06\x00\x05\x00\x01a\x00\x13quic=7001 tcp=40000"))
-	f.Add([]byte("w\x01"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		found, _ := parseNames(b)
-		for _, n := range found {
-			if !isName(n.Name) {
-				t.Errorf("%q", n.Name)
-			}
-		}
-		if port, err := parsePort(b); (err == nil) != (port != 0) {
-			t.Errorf("port %d, %v", port, err)
-		}
-		question := newQuestion()
-		if isVersionNegotiation(b, question) {
-			t.Errorf("%q answers a question that it cannot know", b)
-		}
-	})
 }
 
 // FuzzCookie: what is taken for a cookie is one line of printable ASCII.

@@ -80,10 +80,13 @@ func (o *options) prepare(ctx context.Context, node string, work *sync.WaitGroup
 	if w.name, w.host, err = parseNode(node); err != nil {
 		return nil, err
 	}
-	if w.find.epmd, err = mapperPortOf(o.epmd, o.getenv); err != nil {
+	mapperPort, err := mapperPortOf(o.epmd, o.getenv)
+	if err != nil {
 		return nil, err
 	}
-	w.find.address = o.address
+	if w.find, err = newFinder(o.address, mapperPort); err != nil {
+		return nil, err
+	}
 	if w.cookie, w.cookieFile, err = readCookie(cookieFiles(o.cookie, o.getenv)); err != nil {
 		return nil, command.Fail(command.Usage, err)
 	}
