@@ -1,13 +1,15 @@
 package cli
 
 import (
+	"context"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/pflag"
 
 	"quic_dist/command"
 	"quic_dist/erlterm"
@@ -37,6 +39,11 @@ func TestWrongCommandLines(t *testing.T) {
 		"call a@h m f --address h:0":      `--address "h:0"`,
 		"call a@h m f --address :1":       `--address ":1"`,
 		"call a@h m f --epmd-port x":      "invalid argument",
+		"call a@h m f --discovery consul": `--discovery "consul": it must be epmd, dns, fixed or none`,
+		"call a@h m f --discovery fixed":  "peer_port",
+		"call a@h m f --nodes-file /x/y":  "/x/y: no such file",
+		"call a@h m f --dns-server h:53":  "ADDRESS:PORT",
+		"call a@h m f --dns-service %x":   "%n for the first part",
 		"call a@h m f --cookie secret":    "unknown flag: --cookie",
 		"call a@h m f --keyfile /x":       "certfile",
 		"call a@h m f --cacertfile /x":    "/x",
@@ -238,11 +245,7 @@ func TestWhereNodesAre(t *testing.T) {
 		"HTTP/1.1 400":                       "not an answer",
 	} {
 		port, asked := mapper(t, answer)
-		f, err := newFinder("", netip.MustParseAddrPort("127.0.0.1:"+port).Port())
-		if err != nil {
-			t.Fatal(err)
-		}
-		at, err := f.find(ctx, "a", "127.0.0.1")
+		at, err := discovered(t, "--epmd-port", port).find(ctx, "a", "127.0.0.1")
 		got := ""
 		if err == nil {
 			got = at.targets[0].String()
@@ -254,6 +257,56 @@ func TestWhereNodesAre(t *testing.T) {
 		}
 		if got := asked(); got != "\x00\x02za" {
 			t.Errorf("epmd is asked %q", got)
+		}
+	}
+}
+
+// discovered is what finds nodes with options.
+func discovered(t *testing.T, given ...string) finder {
+	t.Helper()
+	var d discoveryOptions
+	f := pflag.NewFlagSet("", pflag.ContinueOnError)
+	d.define(f)
+	if err := f.Parse(given); err != nil {
+		t.Fatal(err)
+	}
+	found, err := d.finder("", func(string) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// Nodes are found by a file, at the port that all have, and by DNS, as the node's options of these names say; what nobody knows is said.
+func TestDiscovery(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "nodes")
+	if err := os.WriteFile(file, []byte("a@h quic 10.0.0.1:7001\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	silent := stranger(t, func([]byte) []byte { return nil })
+	for _, c := range []struct {
+		given []string
+		host  string
+		want  string
+	}{
+		{[]string{"--nodes-file", file}, "h", "10.0.0.1:7001"},
+		{[]string{"--discovery", "none", "--nodes-file", file}, "g", "the file of nodes does not have it"},
+		{[]string{"--discovery", "fixed", "--peer-port", "7002"}, "10.0.0.2", "10.0.0.2:7002"},
+		{[]string{"--discovery", "fixed", "--peer-port", "7002", "--nodes-file", file}, "h", "10.0.0.1:7001"},
+		{[]string{"--discovery", "dns", "--dns-server", silent}, "h", "_erldist._udp.h"},
+		{[]string{"--discovery", "dns", "--dns-server", silent, "--dns-service", "_%n._udp.%h"}, "h", "_a._udp.h"},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		at, err := discovered(t, c.given...).find(ctx, "a", c.host)
+		cancel()
+		got := ""
+		if err == nil {
+			got = at.targets[0].String()
+		} else if got = err.Error(); statusOf(err) != command.Unreachable {
+			t.Errorf("%q: status %d", c.given, statusOf(err))
+		}
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%q: %s, want %s", c.given, got, c.want)
 		}
 	}
 }

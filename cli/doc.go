@@ -9,5 +9,5 @@
 //
 // # Limitations
 //
-// The package promises no stability. Nodes are found by their name, an address that is given, or epmd.
+// The package promises no stability. Nodes are found by their name, an address that is given, or package discovery.
 package cli

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"quic_dist/command"
+	"quic_dist/discovery"
 	"quic_dist/web"
 )
 
@@ -74,11 +75,11 @@ type source struct {
 
 func sourcesOf(epmd, webPort uint16) []source {
 	all := []source{{"epmd", func(ctx context.Context, host string) ([]listed, error) {
-		f, err := newFinder("", epmd)
+		f, err := discovery.New(discovery.Config{Mode: discovery.EPMD, NamePort: epmd})
 		if err != nil {
 			return nil, err
 		}
-		nodes, err := f.nodes.Names(ctx, host)
+		nodes, err := f.Names(ctx, host)
 		found := make([]listed, len(nodes))
 		for i, n := range nodes {
 			found[i] = listed{n.Name, n.Port, "epmd"}

@@ -7,9 +7,12 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/spf13/pflag"
 
 	"quic_dist/command"
 	"quic_dist/discovery"
@@ -52,13 +55,42 @@ type finder struct {
 	nodes   *discovery.Finder // what knows of nodes that have no port in their name
 }
 
-// newFinder returns a finder that asks the port mapper of a node's host.
-func newFinder(address string, mapperPort uint16) (finder, error) {
-	nodes, err := discovery.New(discovery.Config{Mode: discovery.EPMD, NamePort: mapperPort, Log: slog.New(slog.DiscardHandler)})
+// discoveryOptions are the node's options of the same names, but for the registry: it is asked as epmd is.
+type discoveryOptions struct {
+	mode       string
+	mapperPort uint16
+	peerPort   uint16
+	service    string
+	server     string
+	file       string
+}
+
+func (d *discoveryOptions) define(f *pflag.FlagSet) {
+	f.StringVar(&d.mode, "discovery", string(discovery.EPMD), "who knows where nodes are: epmd, which quic_epmd may stand in for, dns, fixed or none")
+	f.Uint16Var(&d.mapperPort, "epmd-port", 0, "the port of epmd at the node's host (else ERL_EPMD_PORT, else 4369)")
+	f.Uint16Var(&d.peerPort, "peer-port", 0, "the `port` of all nodes, with --discovery fixed or dns")
+	f.StringVar(&d.service, "dns-service", "_erldist._udp.%h", "the `name` of the SRV records, with --discovery dns: %n is the first part of the node's name, %h its host")
+	f.StringVar(&d.server, "dns-server", "", "the DNS server, `ADDRESS:PORT`; else the system's")
+	f.StringVar(&d.file, "nodes-file", "", "the `file` of nodes, which is looked at first")
+}
+
+// finder returns what finds nodes, at an address if there is one.
+func (d *discoveryOptions) finder(address string, getenv func(string) string) (finder, error) {
+	mode := discovery.Mode(d.mode)
+	if !slices.Contains([]discovery.Mode{discovery.EPMD, discovery.DNS, discovery.Fixed, discovery.None}, mode) {
+		return finder{}, command.Fail(command.Usage, fmt.Errorf("--discovery %q: it must be epmd, dns, fixed or none", d.mode))
+	}
+	port, err := mapperPortOf(d.mapperPort, getenv)
+	if err != nil {
+		return finder{}, err
+	}
+	nodes, err := discovery.New(discovery.Config{
+		File: d.file, Mode: mode, NamePort: port, PeerPort: d.peerPort, SRV: d.service, Server: d.server, Log: slog.New(slog.DiscardHandler),
+	})
 	return finder{address, nodes}, command.Fail(command.Usage, err)
 }
 
-// find returns where the node is: at the address that was given, at the port that is its name, or where its host's port mapper says.
+// find returns where the node is: at the address that was given, at the port that is its name, or where it is discovered.
 func (f finder) find(ctx context.Context, name, host string) (finding, error) {
 	if f.address != "" {
 		h, p, err := net.SplitHostPort(f.address)
