@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"quic_dist/internal/testrun"
+	"quic_dist/nodename"
 )
 
 // TestMain fails if a goroutine outlives the tests.
@@ -66,11 +67,40 @@ func TestOurServerAnswersOurClient(t *testing.T) {
 	}
 }
 
+// TestAnswersThatEndEarly: the beginning of an answer tells nothing of a node's carriers, and is no answer, but for one that ends behind the versions.
+func TestAnswersThatEndEarly(t *testing.T) {
+	whole := appendPortReply(nil, "a", Ports{TCP: 9001, QUIC: 7001})
+	for i := range whole {
+		if e, err := parsePortReply(whole[:i]); !errors.Is(err, errShort) || e.Told {
+			t.Errorf("%d bytes: %+v, %v", i, e, err)
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		answered := make(chan struct{})
+		go func() {
+			defer close(answered)
+			if conn, err := l.Accept(); err == nil {
+				_, _ = io.ReadFull(conn, make([]byte, 4))
+				_, _ = conn.Write(whole[:i])
+				_ = conn.Close()
+			}
+		}()
+		e, err := Lookup(t.Context(), addrPort(l.Addr()), "a")
+		if (err == nil) != (i == leastReply) || e.Told || err == nil && e.Port != 9001 {
+			t.Errorf("%d bytes: %+v, %v", i, e, err)
+		}
+		_ = l.Close()
+		<-answered
+	}
+}
+
 // TestNamesAreForThoseWhoMay: others get nothing, and still a port if they know a name.
 func TestNamesAreForThoseWhoMay(t *testing.T) {
 	at := serve(t, map[string]Ports{"a": {TCP: 1}}, false)
-	if named, err := Names(t.Context(), at); err == nil {
-		t.Errorf("%+v", named)
+	if named, err := Names(t.Context(), at); !errors.Is(err, errNoList) {
+		t.Errorf("%+v, %v", named, err)
 	}
 	if _, err := Lookup(t.Context(), at, "a"); err != nil {
 		t.Error(err)
@@ -156,7 +186,7 @@ func await(t *testing.T, try func() error) {
 	}
 }
 
-// FuzzPortReply: a port is one, in a version that we speak, and what was told is told.
+// FuzzPortReply: a port is one, in a version that we speak, and what was told is told. An answer to a registration is one of two, or none.
 func FuzzPortReply(f *testing.F) {
 	f.Add([]byte{119, 0, 0x9c, 0x40, 77, 0, 0, 6, 0, 5, 0, 1, 'a', 0, 0})
 	f.Add([]byte{119, 1})
@@ -169,10 +199,13 @@ func FuzzPortReply(f *testing.F) {
 		if !e.Told && e.Ports != (Ports{}) {
 			t.Errorf("%+v", e)
 		}
+		if taken, err := parseAliveReply(reply); err == nil && taken != (reply[1] != 0) || err != nil && taken {
+			t.Errorf("%v, %v", taken, err)
+		}
 	})
 }
 
-// FuzzNames: names have no spaces, ports are ports, and there are not too many.
+// FuzzNames: names are nodes', ports are ports, and there are not too many.
 func FuzzNames(f *testing.F) {
 	f.Add(appendNames(nil, 4369, []Named{{"a", 1}, {"b", 65535}}))
 	f.Add([]byte("\x00\x00\x00\x00name a at port 99999\nname\n"))
@@ -180,6 +213,11 @@ func FuzzNames(f *testing.F) {
 		named, err := parseNames(reply)
 		if err != nil && named != nil || len(named) > MaxNames {
 			t.Errorf("%d, %v", len(named), err)
+		}
+		for _, n := range named {
+			if !nodename.ValidName(n.Name) {
+				t.Errorf("%q", n.Name)
+			}
 		}
 		again, err := parseNames(appendNames(nil, 4369, named))
 		if err != nil || !slices.Equal(named, again) {
