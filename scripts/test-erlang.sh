@@ -33,11 +33,13 @@ run_suites() {
     # shellcheck disable=SC2016 # Erlang's own dollar signs and quotes
     erlang '
         [Logs, Tests | Only] = init:get_plain_arguments(),
-        %% A case stands in groups, and is run in each of them.
+        %% A case stands by itself, or in groups, and then is run in each of them.
         Selected = case [list_to_atom(Name) || Name <- Only] of
             [] -> [];
             [Suite] -> [{suite, Suite}];
-            [Suite, Case] -> [{suite, Suite}, {group, all}, {testcase, Case}]
+            [Suite, Case] ->
+                Groups = [{group, all} || not lists:member(Case, Suite:all())],
+                [{suite, Suite}, {testcase, Case}] ++ Groups
         end,
         {Passed, Failed, {_, Skipped}} = ct:run_test(
             [{dir, Tests}, {logdir, Logs}, {auto_compile, false} | Selected]),
