@@ -9,7 +9,7 @@ rebar3 = cd erlang && REBAR_BASE_DIR=$(CURDIR)/_build rebar3
 platform = $$(go env GOOS)-$$(go env GOARCH)
 
 .NOTPARALLEL:
-.PHONY: help setup build executable test test-all proxies consumers migration go-test page-test eunit ct cover check fuzz dist demo bench wan bench-tools bench-report clean
+.PHONY: help docs setup build executable test test-all proxies consumers migration go-test page-test eunit ct cover check fuzz dist demo bench wan bench-tools bench-report clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
@@ -25,7 +25,7 @@ executable: ## the executable alone, for GOOS and GOARCH if they are set
 test: build go-test eunit ct ## all tests of both languages, and 5 s of each fuzz target
 	scripts/fuzz.sh 5s
 
-test-all: test page-test proxies consumers migration ## and what takes longer, or needs a browser, web servers or Elixir
+test-all: test docs page-test proxies consumers migration ## and what takes longer, or needs a browser, web servers or Elixir
 	scripts/test-dist.sh
 	test/bench/boot.sh
 
@@ -71,6 +71,7 @@ check: build ## everything but the tests that must hold of a commit
 	$(rebar3) xref
 	$(rebar3) dialyzer
 	scripts/check-edoc.sh
+	go test -count=1 ./test/docs
 	scripts/check-text.sh
 	scripts/check-shell.sh
 
@@ -92,6 +93,10 @@ wan: build bench-tools ## the same over emulated links, as root; LINKS="lossy cl
 bench-tools: executable
 	CGO_ENABLED=0 go build -o _build/bench/ ./test/bench/ceiling ./test/wan/link
 	cd test/bench/report && CGO_ENABLED=0 go build -o $(CURDIR)/_build/bench/report .
+
+docs: setup ## the documentation as a site, in _build/site, with that of modules and packages
+	scripts/setup.sh mkdocs:mkdocs
+	scripts/docs.sh
 
 bench-report: bench-tools ## docs/BENCHMARKS.md and its plots from RESULTS, files that make bench wrote
 	_build/bench/report -docs docs $(RESULTS)

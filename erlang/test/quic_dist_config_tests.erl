@@ -205,24 +205,123 @@ known() ->
     {match, [_ | Words]} = re:run(Accepted, "[a-z_]+", [global, {capture, first, list}]),
     [list_to_atom(Word) || [Word] <- Words, Word =/= "of"].
 
-%% Each option that is read is documented in README.md, and each that is documented is read.
+%% Each option that is accepted is documented, with its default, and is read by somebody; and each
+%% that is documented is accepted.
 documented_test() ->
-    {ok, Text} = file:read_file("README.md"),
-    [_, Rest] = binary:split(Text, <<"\n## Options\n">>),
-    [Section | _] = binary:split(Rest, <<"\n## ">>),
-    {match, Rows} = re:run(Section, "^\\| `([a-z_]+)`", [
-        global, multiline, {capture, all_but_first, list}
-    ]),
-    Documented = [list_to_atom(Key) || [Key] <- Rows],
-    ?assertEqual(lists:sort(known()), lists:sort(Documented)),
-    %% An option is read if it is refused for its value, and not for its name.
+    Documented = documented("## Options of quic_dist"),
+    ?assertEqual(lists:sort(known()), lists:sort([Key || {Key, _} <- Documented])),
+    %% An option is accepted if it is refused for its value, and not for its name.
     [
         begin
             {error, {bad_option, Key, _, _, Accepted}} = check([{Key, {bad, value}}]),
             ?assertEqual(nomatch, string:prefix(Accepted, "one of "))
         end
-     || Key <- Documented
+     || {Key, _} <- Documented
+    ],
+    {ok, Defaults} = check([]),
+    [?assertEqual({Key, default(Key, Defaults)}, {Key, Default}) || {Key, Default} <- Documented],
+    Read = lists:append([atoms(Module) || Module <- modules(), Module =/= quic_dist_config]),
+    ?assertEqual([], known() -- Read).
+
+webdist_documented_test() ->
+    Documented = documented("## Options of webdist"),
+    {error, Text} = webdist_config:check([{nonsense, 1}]),
+    [_, Accepted] = string:split(Text, "accepted is one of "),
+    Known = [list_to_atom(Key) || Key <- string:lexemes(Accepted, ", ")],
+    ?assertEqual(lists:sort(Known), lists:sort([Key || {Key, _} <- Documented])),
+    [
+        begin
+            {error, Refusal} = webdist_config:check([{Key, {bad, value}}]),
+            ?assertEqual(nomatch, string:find(Refusal, "accepted is one of"))
+        end
+     || {Key, _} <- Documented
+    ],
+    {ok, Defaults} = webdist_config:check([]),
+    [?assertEqual({Key, default(Key, Defaults)}, {Key, Default}) || {Key, Default} <- Documented],
+    Read = lists:append([atoms(Module) || Module <- modules(), Module =/= webdist_config]),
+    ?assertEqual([], Known -- Read).
+
+%% The options in the tables of a section of docs/OPTIONS.md, with their defaults: `none' where that
+%% is told in words.
+documented(Heading) ->
+    {ok, Text} = file:read_file("docs/OPTIONS.md"),
+    [_, Rest] = binary:split(Text, iolist_to_binary(["\n", Heading, "\n"])),
+    [Section | _] = binary:split(Rest, <<"\n## ">>),
+    {match, Rows} = re:run(Section, "^\\| `([a-z_0-9]+)`.*\\| ([^|]*) \\|$", [
+        global, multiline, {capture, all_but_first, list}
+    ]),
+    {Parameters, _} = kernel_parameters(Text),
+    [
+        {list_to_atom(Key), in_words(Default)}
+     || [Key, Default] <- Rows, not lists:member(Key, Parameters)
     ].
+
+%% Kernel's parameters have a table of two columns in the same section.
+kernel_parameters(Text) ->
+    [_, Rest] = binary:split(Text, <<"\n### Kernel's parameters\n">>),
+    [Section | _] = binary:split(Rest, <<"\n## ">>),
+    {match, Found} = re:run(Section, "^\\| `([a-z_]+)`(?:, `([a-z_]+)`)? ", [
+        global, multiline, {capture, all_but_first, list}
+    ]),
+    {lists:append(Found), Section}.
+
+kernel_parameters_documented_test() ->
+    {ok, Text} = file:read_file("docs/OPTIONS.md"),
+    {Documented, _} = kernel_parameters(Text),
+    Read = lists:usort([
+        Parameter
+     || Module <- modules(), Parameter <- parameters(forms(Module))
+    ]),
+    ?assertEqual(Read, lists:sort([list_to_atom(Name) || Name <- Documented])).
+
+%% The names in application:get_env(kernel, Name) and its like.
+parameters({call, _, {remote, _, {atom, _, application}, {atom, _, get_env}}, [Kernel | Args]}) ->
+    case {Kernel, Args} of
+        {{atom, _, kernel}, [{atom, _, Name} | _]} -> [Name];
+        _ -> []
+    end;
+parameters(Form) when is_tuple(Form) -> parameters(tuple_to_list(Form));
+parameters([Form | Rest]) -> parameters(Form) ++ parameters(Rest);
+parameters(_) -> [].
+
+in_words(Default) ->
+    case re:run(Default, "^`(.*)`$", [{capture, all_but_first, list}]) of
+        {match, [Term]} ->
+            {ok, Tokens, _} = erl_scan:string(Term ++ "."),
+            {ok, Value} = erl_parse:parse_term(Tokens),
+            Value;
+        nomatch ->
+            none
+    end.
+
+%% A default as people write it; `none' also for what is empty and means something of its own.
+default(Key, Defaults) ->
+    case Defaults of
+        #{Key := Binary} when is_binary(Binary) -> binary_to_list(Binary);
+        #{Key := [Binary | _] = Texts} when is_binary(Binary) -> [binary_to_list(T) || T <- Texts];
+        #{allow := []} when Key =:= allow -> none;
+        #{nodes := Empty} when Key =:= nodes, Empty =:= #{} -> [];
+        #{Key := Value} -> Value;
+        #{} -> none
+    end.
+
+modules() ->
+    Ebin = filename:dirname(code:which(quic_dist)),
+    [
+        list_to_atom(filename:basename(File, ".beam"))
+     || File <- filelib:wildcard(filename:join(Ebin, "*.beam"))
+    ].
+
+forms(Module) ->
+    {ok, {_, [{abstract_code, {_, Forms}}]}} = beam_lib:chunks(code:which(Module), [abstract_code]),
+    Forms.
+
+atoms(Module) -> named(forms(Module)).
+
+named({atom, _, Atom}) -> [Atom];
+named(Form) when is_tuple(Form) -> named(tuple_to_list(Form));
+named([Form | Rest]) -> named(Form) ++ named(Rest);
+named(_) -> [].
 
 %% The first quic_dist's names are names for the same options.
 old_names_test() ->

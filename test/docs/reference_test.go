@@ -1,0 +1,141 @@
+package docs_test
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"quic_dist/cli"
+)
+
+var update = flag.Bool("update", false, "write what is generated into the documents")
+
+const (
+	generatedFrom = "<!-- begin of what go test ./test/docs -update writes -->\n"
+	generatedTo   = "<!-- end of what go test ./test/docs -update writes -->\n"
+)
+
+// The reference of commands has for each of them what -h says of it.
+func TestTheReferenceOfCommandsIsTheirHelp(t *testing.T) {
+	var b strings.Builder
+	var commands func(path ...string)
+	commands = func(path ...string) {
+		said := help(t, path)
+		b.WriteString("\n### " + strings.Join(append([]string{"quicdistd"}, path...), " ") + "\n\n```text\n" + said + "```\n")
+		_, list, _ := strings.Cut(said, "Available Commands:\n")
+		for line := range strings.Lines(list) {
+			if strings.TrimSpace(line) == "" {
+				break
+			}
+			commands(append(slices.Clone(path), strings.Fields(line)[0])...)
+		}
+	}
+	commands()
+	want := generatedFrom + b.String() + "\n" + generatedTo
+	const file = "docs/COMMANDS.md"
+	page := read(t, file)
+	from, to := strings.Index(page, generatedFrom), strings.Index(page, generatedTo)
+	if from < 0 || to < from {
+		t.Fatalf("%s lacks the marks %q and %q", file, generatedFrom, generatedTo)
+	}
+	to += len(generatedTo)
+	if page[from:to] == want {
+		return
+	}
+	if *update {
+		if err := os.WriteFile(filepath.Join(top, file), []byte(page[:from]+want+page[to:]), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Errorf("%s differs from what the commands say: go test ./test/docs -update", file)
+}
+
+func help(t *testing.T, path []string) string {
+	t.Helper()
+	var out, errs bytes.Buffer
+	status := cli.Main(context.Background(), cli.Config{
+		Args: append(slices.Clone(path), "-h"), Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs,
+		Getenv: func(string) string { return "" }, Build: "VERSION",
+	})
+	if status != 0 || errs.Len() > 0 {
+		t.Fatalf("%s -h: status %d, %s", strings.Join(path, " "), status, errs.String())
+	}
+	return regexp.MustCompile(`(?m)[ \t]+$`).ReplaceAllString(out.String(), "")
+}
+
+// rows are the first cells' code words in the table below a heading.
+func rows(t *testing.T, page, heading string) (names []string) {
+	t.Helper()
+	_, section, ok := strings.Cut(page, "\n"+heading+"\n")
+	if !ok {
+		t.Fatalf("there is no section %s", heading)
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^` ]+)").FindAllStringSubmatch(section, -1) {
+		names = append(names, m[1])
+	}
+	if len(names) == 0 {
+		t.Fatalf("the section %s has no table", heading)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// What users set in the environment is read, and what is read is in the reference.
+func TestTheReferenceOfTheEnvironment(t *testing.T) {
+	const cookie = "cookieVariable"
+	goRead := regexp.MustCompile(`[gG]etenv\(("[A-Z_]+"|` + cookie + `)\)`)
+	erlangRead := regexp.MustCompile(`(?:getenv|env)\("([A-Za-z_]+)"\)|"(https?_proxy|HTTPS?_PROXY)"`)
+	var found []string
+	sources(t, func(file string) {
+		text := read(t, file)
+		if strings.HasPrefix(text, "//go:build lanedelay") {
+			return // for the tests of the order of signals
+		}
+		re := goRead
+		if !strings.HasSuffix(file, ".go") {
+			re = erlangRead
+		}
+		for _, m := range re.FindAllStringSubmatch(text, -1) {
+			name := strings.Trim(strings.Join(m[1:], ""), `"`)
+			if name == cookie {
+				name = regexp.MustCompile(cookie+` *= *"([A-Z_]+)"`).FindStringSubmatch(text)[1]
+			}
+			found = append(found, name)
+		}
+	}, ".go", ".erl", ".escript")
+	slices.Sort(found)
+	found = slices.Compact(found)
+	if want := rows(t, read(t, "docs/OPTIONS.md"), "## Environment"); !slices.Equal(found, want) {
+		t.Errorf("read:       %q\ndocumented: %q", found, want)
+	}
+}
+
+// Each boot flag that is read stands in the reference, ours in the table and OTP's below it.
+func TestTheReferenceOfBootFlags(t *testing.T) {
+	_, section, _ := strings.Cut(read(t, "docs/OPTIONS.md"), "\n## Boot flags\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var documented, found []string
+	for _, m := range regexp.MustCompile("`-([a-z_]+)").FindAllStringSubmatch(section, -1) {
+		documented = append(documented, m[1])
+	}
+	for _, file := range glob(t, "erlang/src/*.erl") {
+		for _, m := range regexp.MustCompile(`init:get_argument\(([a-z_]+)\)`).FindAllStringSubmatch(read(t, file), -1) {
+			found = append(found, m[1])
+		}
+	}
+	for _, names := range []*[]string{&documented, &found} {
+		slices.Sort(*names)
+		*names = slices.Compact(*names)
+	}
+	if !slices.Equal(found, documented) {
+		t.Errorf("read:       %q\ndocumented: %q", found, documented)
+	}
+}
