@@ -233,6 +233,9 @@ refused_downloads(Config) ->
     ok = pin(Config, Archive),
     {1, Nobody} = place(Config, mirror("http://127.0.0.1:1")),
     said(["download from http://127.0.0.1:1/", "econnrefused"], Nobody),
+    %% Whether this machine has certificates of authorities or not.
+    {1, NoTls} = place(Config, mirror("https://127.0.0.1:1")),
+    said(["there is no quicdistd", "download from https://127.0.0.1:1/"], NoTls),
     %% More than any archive has is not waited for.
     Endless = binary:copy(<<0>>, 1024 * 1024),
     {1, TooMuch} = place(Config, mirror(serve(fun(_) -> {endless, Endless} end))),
