@@ -251,7 +251,7 @@ func FuzzPortReply(f *testing.F) {
 // FuzzNames: names are nodes', ports are ports, and there are not too many.
 func FuzzNames(f *testing.F) {
 	f.Add(appendNames(nil, 4369, []Named{{"a", 1}, {"b", 65535}}))
-	f.Add([]byte("\x00\x00\x00\x00name a at port 99999\nname\n"))
+	f.Add([]byte("\x00\x00\x00\x00name a at port 99999\nname\nname a\x1b at port 1\nname a@b at port 1\n"))
 	f.Fuzz(func(t *testing.T, reply []byte) {
 		named, err := parseNames(reply)
 		if err != nil && named != nil || len(named) > MaxNames {
