@@ -25,7 +25,7 @@ func patience() time.Duration { return testrun.Scaled(10 * time.Second) }
 // serve has a server answer with these nodes, and returns where.
 func serve(t testing.TB, nodes map[string]Ports, mayList bool) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp4", ":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func serve(t testing.TB, nodes map[string]Ports, mayList bool) netip.AddrPort {
 	done := make(chan struct{})
 	go func() { defer close(done); s.Serve(l) }()
 	t.Cleanup(func() { _ = l.Close(); <-done })
-	return addrPort(l.Addr())
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), addrPort(l.Addr()).Port())
 }
 
 // TestOurServerAnswersOurClient: ports of both carriers, names, and what is not there.
@@ -131,6 +131,49 @@ func TestStrangersAreBounded(t *testing.T) {
 	}
 }
 
+// TestOthersDoNotTakeThePlacesOfThisHost: who has all the places for other hosts keeps others out, and not the nodes of this one.
+func TestOthersDoNotTakeThePlacesOfThisHost(t *testing.T) {
+	at := serve(t, map[string]Ports{"a": {TCP: 1}}, true)
+	full, free := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port()), netip.AddrPortFrom(ownAddress(t), at.Port())
+	for range 2 {
+		var idle []net.Conn
+		for range maxStrangers {
+			conn, err := net.Dial("tcp", full.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			idle = append(idle, conn)
+		}
+		if e, err := Lookup(t.Context(), full, "a"); err == nil {
+			t.Errorf("%s: there is room for one more: %+v", full, e)
+		}
+		if _, err := Lookup(t.Context(), free, "a"); err != nil {
+			t.Errorf("%s: %v", free, err)
+		}
+		for _, conn := range idle {
+			_ = conn.Close()
+		}
+		await(t, func() error { _, err := Lookup(t.Context(), full, "a"); return err })
+		full, free = free, full
+	}
+}
+
+// ownAddress is one of this machine's that is not the loopback address.
+func ownAddress(t *testing.T) netip.Addr {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() {
+			return p.Addr()
+		}
+	}
+	t.Skip("this machine has the loopback address only")
+	return netip.Addr{}
+}
+
 // TestWithOTPsEPMD: a registration with OTP's epmd carries both ports, a second of its name is refused, and its end ends it.
 func TestWithOTPsEPMD(t *testing.T) {
 	program, err := exec.LookPath("epmd")
@@ -208,7 +251,7 @@ func FuzzPortReply(f *testing.F) {
 // FuzzNames: names are nodes', ports are ports, and there are not too many.
 func FuzzNames(f *testing.F) {
 	f.Add(appendNames(nil, 4369, []Named{{"a", 1}, {"b", 65535}}))
-	f.Add([]byte("\x00\x00\x00\x00name a at port 99999\nname\n"))
+	f.Add([]byte("\x00\x00\x00\x00name a at port 99999\nname\nname a\x1b at port 1\nname a@b at port 1\n"))
 	f.Fuzz(func(t *testing.T, reply []byte) {
 		named, err := parseNames(reply)
 		if err != nil && named != nil || len(named) > MaxNames {

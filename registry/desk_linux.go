@@ -207,7 +207,9 @@ func (s *Seat) register(ctx context.Context, wish Wish, report func(Status)) err
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	var answer welcome
-	if _, err := receive(conn, &answer, 2*messageTimeout); err != nil {
+	if _, err := receive(conn, &answer, messageTimeout); errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("it has not answered within %s: is its process stopped?", messageTimeout)
+	} else if err != nil {
 		return err
 	}
 	if answer.Duplicate {

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"testing/synctest"
 )
 
 // The example of WIRE.md, section 6: another implementation has to come to the same.
@@ -101,22 +102,22 @@ func TestKeyringWaitsNoLongerThanItsContext(t *testing.T) {
 
 // A key is there for who waits for it as soon as it is derived, while who has derived it still gives the memory back.
 func TestKeyringHasAKeyBeforeItsMemoryIsGone(t *testing.T) {
-	k := NewKeyring()
-	k.deriving <- struct{}{} // until the memory is gone
-	cookie, want := []byte("soon"), proofKey{1}
-	k.keep(k.tag([]byte("another's")), proofKey{2})
-	found := make(chan error, 1)
-	go func() {
-		key, err := k.key(within(t), cookie)
-		if err == nil && key != want {
-			err = errors.New("it is another's")
+	synctest.Test(t, func(t *testing.T) {
+		k := NewKeyring()
+		k.deriving <- struct{}{} // until the memory is gone
+		cookie, want := []byte("soon"), proofKey{1}
+		var waiting sync.WaitGroup
+		waiting.Go(func() {
+			if key, err := k.key(within(t), cookie); err != nil || key != want {
+				t.Errorf("%x, %v", key, err)
+			}
+		})
+		for tag, key := range map[string]proofKey{"another's": {2}, string(cookie): want} {
+			synctest.Wait() // until it waits
+			k.keep(k.tag([]byte(tag)), key)
 		}
-		found <- err
-	}()
-	k.keep(k.tag(cookie), want)
-	if err := <-found; err != nil {
-		t.Error(err)
-	}
+		waiting.Wait()
+	})
 }
 
 func TestKeyringForgetsTheLeastRecentlyUsed(t *testing.T) {
