@@ -17,6 +17,7 @@
     no_way_but_proof/1,
     certificates_in_clear/1,
     allow_in_clear/1,
+    one_port_number/1,
     fallback/1,
     fallback_not_for_strangers/1
 ]).
@@ -32,7 +33,7 @@ suite() ->
 all() ->
     [{group, Carrier} || Carrier <- [ws, https, wss, h2, h3]] ++
         [stock_nodes, order, no_way_but_proof, certificates_in_clear, allow_in_clear] ++
-        [fallback, fallback_not_for_strangers].
+        [one_port_number, fallback, fallback_not_for_strangers].
 
 groups() ->
     %% What the carriers have in common is tried once; the whole on every carrier is Go's.
@@ -401,6 +402,47 @@ allow_in_clear(Config) ->
         end
      || B <- Bs
     ].
+
+%% TCP and UDP of one number: QUIC and an upgrade lead to the node, and web clients are told of HTTP/3
+%% (Alt-Svc). So it is with the sidecar after this one. What HTTP/3 itself does there is tested in Go.
+one_port_number(Config) ->
+    {ok, _} = application:ensure_all_started(ssl),
+    B = start(#{
+        carrier => quic,
+        name => none,
+        args => [
+            "-name", integer_to_list(port(Config)) ++ "@127.0.0.1", "-no_epmd",
+            "-connect_all", "false", "-s", "webdist_server"
+        ],
+        webdist => [{port, port(Config)}, {listen, [https]}, {h3, true}]
+    }),
+    Quic = start(#{carrier => quic, args => ["-connect_all", "false"]}),
+    %% It does not listen, and so does not take the port over.
+    Https = node(https, Config, #{args => ["-dist_listen", "false"]}),
+    Told = "\r\nAlt-Svc: h3=\":" ++ integer_to_list(port(Config)) ++ "\"; ma=3600\r\n",
+    Reached = fun() ->
+        wait_until(told, fun() -> string:find(page(port(Config)), Told) =/= nomatch end),
+        [
+            wait_until({reached, From}, fun() -> ping(From, B) =:= pong end)
+         || From <- [Quic, Https]
+        ]
+    end,
+    Reached(),
+    quic_dist_node:signal(quic_dist_node:sidecar(B), kill),
+    wait_until(nodedown, fun() -> call(B, fun() -> nodes(connected) end) =:= [] end),
+    Reached().
+
+%% The answer to who asks for a page over TLS.
+page(Port) ->
+    case ssl:connect("127.0.0.1", Port, [{active, false}, {verify, verify_none}], 5000) of
+        {ok, Socket} ->
+            ok = ssl:send(Socket, "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"),
+            {ok, Head} = ssl:recv(Socket, 0, 5000),
+            ok = ssl:close(Socket),
+            Head;
+        {error, _} ->
+            ""
+    end.
 
 %% Where UDP is dropped a node of -proto_dist quic connects by TLS over TCP, and says so; once UDP
 %% gets through the next connection is on QUIC.
