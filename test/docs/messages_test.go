@@ -1,6 +1,8 @@
 package docs_test
 
 import (
+	"fmt"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,7 +22,7 @@ var (
 	// that breaks a protocol.
 	notMessages = regexp.MustCompile(`^(status/metrics|certs/command|cli/(cli|call|doctor|names|ping|session|askquic)|dist/frame|` +
 		`streams/(hello|frames|items|inbox|errors|authenticate_kdf)|epmd/protocol|web/(websocket|prefixed|stream)|` +
-		`erlang/src/quic_dist_(proto|config|info))\.`)
+		`erlang/src/(quic_dist_(proto|config|info)|webdist_config))\.`)
 	// Single texts of other files that are no messages of an operator's either.
 	notMessage = []string{
 		"/proc/", "Content-", "Connection: close", "default-src", "HTTP/1.1 ", "Usage", "kernel/include", "X-", "Cross-Origin", "Sec-",
@@ -29,7 +31,8 @@ var (
 		"a hello with a file", "a message of", "nothing is wanted", "already listens at", "idle timeout", "targets: there must be", "lanes,",
 		"stream", "a lane before", "news of", "another address was faster", "the channel did not come about", "join: channel",
 		"a note of", "usage:", "unknown (quic_dist.app", "-s -w -buildid", "erlang/src/", "not a range of ports", "a monitor of",
-		"no node and no host", "a request of", "a socket of family", "erlang-distribution", "goroutines",
+		"no node and no host", "a request of", "a socket of family", "/memory/", "data plane socket", "list the nodes of", "serve the web port", "a question for names was not answered", // of level debug
+		"the port is its name", "epmd at says so", "its net_kernel answers", "quicdistd is the sidecar",
 	}
 )
 
@@ -76,8 +79,11 @@ func TestEachMessageOfThePageIsInTheSources(t *testing.T) {
 			all.WriteString("\n" + normal(piece))
 		}
 	}
+	for status := 400; status < 600; status++ {
+		all.WriteString(fmt.Sprintf("\n%d %s", status, http.StatusText(status)))
+	}
 	said := all.String()
-	varies := regexp.MustCompile(`<[^>]*>|\.\.\.`)
+	varies := regexp.MustCompile(`( [a-z]+=)?(<[^>]*>|\.\.\.)`)
 	for _, message := range onPage(t) {
 		for _, piece := range varies.Split(message, -1) {
 			if piece = strings.Trim(normal(piece), " :;,()"); word.MatchString(piece) && !strings.Contains(said, piece) {

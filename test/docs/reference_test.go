@@ -106,7 +106,7 @@ func TestTheReferenceOfTheEnvironment(t *testing.T) {
 		for _, m := range re.FindAllStringSubmatch(text, -1) {
 			name := strings.Trim(strings.Join(m[1:], ""), `"`)
 			if name == cookie {
-				name = regexp.MustCompile(cookie+` *= *"([A-Z_]+)"`).FindStringSubmatch(text)[1]
+				name = regexp.MustCompile(cookie + ` *= *"([A-Z_]+)"`).FindStringSubmatch(text)[1]
 			}
 			found = append(found, name)
 		}

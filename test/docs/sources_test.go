@@ -126,7 +126,8 @@ func fold(e ast.Expr) []string {
 		parts.WriteByte(0)
 	}
 	add(e)
-	return split(goVerb.ReplaceAllString(parts.String(), "\x00"))
+	percent := strings.ReplaceAll(parts.String(), "%%", "\x01")
+	return split(strings.ReplaceAll(goVerb.ReplaceAllString(percent, "\x00"), "\x01", "%"))
 }
 
 var (
@@ -139,7 +140,7 @@ var (
 func words(s string) int { return len(word.FindAllString(s, -1)) }
 
 func split(s string) (pieces []string) {
-	for piece := range strings.SplitSeq(strings.ReplaceAll(s, "%%", "%"), "\x00") {
+	for piece := range strings.SplitSeq(s, "\x00") {
 		if piece = strings.TrimSpace(spaces.ReplaceAllString(piece, " ")); word.MatchString(piece) {
 			pieces = append(pieces, piece)
 		}
@@ -169,6 +170,10 @@ func erlangTexts(t *testing.T, file string) (texts []text) {
 		case '\n':
 			line++
 		case ' ':
+		case ',': // of a list that makes one text
+			if !strings.HasSuffix(current.String(), " ") {
+				end()
+			}
 		case '%':
 			for i+1 < len(source) && source[i+1] != '\n' {
 				i++
@@ -194,10 +199,15 @@ func erlangTexts(t *testing.T, file string) (texts []text) {
 				if source[i] == '\n' {
 					line++
 				}
-				if source[i] == '\\' {
-					i++
+				c := source[i]
+				if c == '\\' {
+					if i++; source[i] == 'n' {
+						c = ' '
+					} else {
+						c = source[i]
+					}
 				}
-				current.WriteByte(source[i])
+				current.WriteByte(c)
 			}
 		default:
 			end()
