@@ -105,10 +105,10 @@ protocol(Node, #{node := To}) ->
 ping(Node, #{node := To}) -> ping(Node, To);
 ping(Node, To) -> call(Node, net_adm, ping, [To]).
 
-%% Both sides know it.
+%% Both sides know it. What global still had to say to the other may have connected them again.
 disconnect(#{node := Name} = Node, #{node := To} = Other) ->
-    true = call(Node, erlang, disconnect_node, [To]),
     wait_until(disconnected, fun() ->
+        _ = call(Node, erlang, disconnect_node, [To]),
         not lists:member(Name, call(Other, erlang, nodes, [connected]))
     end).
 
