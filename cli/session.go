@@ -101,11 +101,9 @@ func (o *options) prepare(ctx context.Context, node string, work *sync.WaitGroup
 		return nil, command.Fail(command.Usage, err)
 	}
 	if o.files.CAFile == "" {
+		largePages(streams.DerivationMemory) // before anybody derives
 		// This takes longer than all else: it goes on beside it. Ends with ctx, but for a derivation that has begun; the session waits.
-		work.Go(func() {
-			largePages(streams.DerivationMemory)
-			_ = w.keys.Learn(ctx, w.cookie)
-		})
+		work.Go(func() { _ = w.keys.Learn(ctx, w.cookie) })
 	}
 	return w, nil
 }

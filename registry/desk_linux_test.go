@@ -181,10 +181,10 @@ func TestPortsOutliveAKilledHolder(t *testing.T) {
 }
 
 // TestAHolderThatSaysNothing: a holder that is stopped costs a newcomer the time for one message, and its error says so; the newcomer's end is not
-// held up.
+// held up. When it is killed, while another newcomer waits for its answer, that one has the port.
 func TestAHolderThatSaysNothing(t *testing.T) {
 	base := t.TempDir()
-	port, _ := startHolder(t, base, func(holder *os.Process) {
+	port, kill := startHolder(t, base, func(holder *os.Process) {
 		var status syscall.WaitStatus
 		_ = holder.Signal(syscall.SIGSTOP)
 		if _, err := syscall.Wait4(holder.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
@@ -200,6 +200,33 @@ func TestAHolderThatSaysNothing(t *testing.T) {
 	if took := time.Since(began); took > patience()/4 {
 		t.Errorf("its end takes %v", took)
 	}
+	path, err := socketPath(b.seat.config, port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := connections(t, path)
+	last := newBench(t, base)
+	stood := make(chan Status, 1)
+	go func() { stood <- last.want(Node{Name: "a", QUIC: 1}, port) }()
+	for end := time.Now().Add(patience()); connections(t, path) == before; time.Sleep(2 * time.Millisecond) { // a seat's trying has no event
+		if time.Now().After(end) {
+			t.Fatal("nobody came")
+		}
+	}
+	kill()
+	if s := within(t, stood); s.State != Holding {
+		t.Errorf("%+v", s)
+	}
+}
+
+// connections counts those at a Unix-domain socket, accepted or not: proc_pid_net(5), unix.
+func connections(t *testing.T, path string) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(b), path+"\n")
 }
 
 // TestNothingIsPassedBeforeTheWelcome: what is passed to a process whose registration is new comes behind its welcome, which it would be taken for.
