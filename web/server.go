@@ -172,6 +172,11 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case s.upstream == nil || r.Method == http.MethodConnect || path == "/erl":
 		s.answer(w, r, http.StatusNotFound, "")
 	default:
+		if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
+			// A Content-Length beside it is gone by now. Who has gone by that, a proxy before us, knows what follows for the body
+			// (RFC 9112, section 6.3).
+			w.Header().Set("Connection", "close")
+		}
 		s.upstream.ServeHTTP(w, r) // its own log has it
 	}
 }

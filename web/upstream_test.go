@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -54,4 +56,49 @@ func TestOtherPathsGoToTheWebServerBehind(t *testing.T) {
 		t.Errorf("%q", answer)
 	}
 	d.arrived()
+}
+
+// TestNothingIsSmuggledToTheWebServerBehind: it sees as many requests as get an answer from it, with the bodies that this server
+// has read, whatever a client says about where they end.
+func TestNothingIsSmuggledToTheWebServerBehind(t *testing.T) {
+	seen := make(chan string, 64)
+	behind := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		seen <- r.Method + " " + r.URL.Path + " " + string(body)
+		_, _ = io.WriteString(w, "page")
+	}))
+	t.Cleanup(behind.Close)
+	to, _ := url.Parse(behind.URL)
+	_, port := hold(t, Settings{Node: "world@localhost", Upstream: to})
+	const hidden = "GET /hidden HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+	for _, c := range []struct {
+		name, request string
+		seen          []string // hidden too where it is a request behind another by the rules; nothing: refused
+	}{
+		{"one behind the other", "GET / HTTP/1.1\r\nHost: a\r\n\r\n" + hidden, []string{"GET / ", "GET /hidden "}},
+		{"in a body", "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: " + strconv.Itoa(len(hidden)) + "\r\n\r\n" + hidden, []string{"POST / " + hidden}},
+		{"both lengths, the chunks' counts and the connection ends", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden, []string{"POST / "}},
+		{"two lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 50\r\n\r\n" + hidden, nil},
+		{"a list of lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0, 50\r\n\r\n" + hidden, nil},
+		{"a signed length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +0\r\n\r\n" + hidden, nil},
+		{"two codings", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + hidden, nil},
+		{"a coding of another name", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n" + hidden, nil},
+		{"a coding with a blank before the colon", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + hidden, nil},
+		{"a coding in HTTP/1.0", "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden, []string{"POST / "}}, // where it means nothing
+		{"a line end in the path", "GET /x%0d%0aGET%20/hidden HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", []string{"GET /x\r\nGET /hidden "}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, r := say(t, port, c.request)
+			if _, err := io.ReadAll(r); err != nil {
+				t.Errorf("the connection does not end: %v", err)
+			}
+			var got []string
+			for len(seen) > 0 {
+				got = append(got, <-seen)
+			}
+			if !slices.Equal(got, c.seen) {
+				t.Errorf("the web server got %q, want %q", got, c.seen)
+			}
+		})
+	}
 }

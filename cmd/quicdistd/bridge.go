@@ -35,6 +35,7 @@ type bridge struct {
 	runtimeDir string // where the folder of the sockets is made
 	admitter   *admitter
 	keys       *streams.Keyring
+	linger     time.Duration // for all channels to deliver what the VM sent, when it is gone
 	started    time.Time
 
 	// base is what everything that uses the network lives in. It outlasts the conversation by the time to linger.
@@ -84,6 +85,7 @@ func newBridge(w *portproto.Writer, log *logger, runtimeDir string) *bridge {
 		runtimeDir: runtimeDir,
 		admitter:   newAdmitter(w, log),
 		keys:       streams.NewKeyring(),
+		linger:     stopLinger,
 		started:    time.Now(),
 		channels:   make(map[uint32]channel),
 		requests:   make(map[uint32]context.CancelFunc),
@@ -128,10 +130,10 @@ func (b *bridge) stop(end context.CancelFunc) {
 		cancel()
 	}
 	for _, c := range b.channels {
-		c.finish(stopLinger)
+		c.finish(b.linger)
 	}
 	b.mu.Unlock()
-	await(&b.running, stopLinger+stopGrace)
+	await(&b.running, b.linger+stopGrace)
 	end()
 	await(&b.tasks, stopGrace)
 }

@@ -97,6 +97,12 @@ func bridged(t testing.TB) *vm {
 // the bridge as SIGTERM does.
 func bridgedIn(t testing.TB, runtimeDir string) (*vm, context.CancelFunc) {
 	t.Helper()
+	return lingerer(t, runtimeDir, stopLinger)
+}
+
+// lingerer is bridgedIn with another time for what was sent to be delivered at the end.
+func lingerer(t testing.TB, runtimeDir string, linger time.Duration) (*vm, context.CancelFunc) {
+	t.Helper()
 	ctx, terminate := context.WithCancel(context.Background())
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
@@ -105,7 +111,7 @@ func bridgedIn(t testing.TB, runtimeDir string) (*vm, context.CancelFunc) {
 	go func() {
 		defer close(v.ended)
 		b := newBridge(w, newLogger(w), runtimeDir)
-		b.keys = vmKeys()
+		b.keys, b.linger = vmKeys(), linger
 		v.err = b.Run(ctx, inR)
 		inR.Close() // releases the bridge's reader, and the VM's writers
 		outW.Close()

@@ -3,16 +3,20 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
+	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
+	"golang.org/x/net/http2"
 
 	"quic_dist/portproto"
 )
@@ -89,4 +93,106 @@ func TestOnePortNumber(t *testing.T) {
 	if told := answer.Header.Values("Alt-Svc"); len(told) > 0 {
 		t.Errorf("%q", told)
 	}
+}
+
+// TestExtendedConnectRefusals: what asks for a link by HTTP/2 or HTTP/3 and not as it should gets its status, and the VM hears
+// nothing.
+func TestExtendedConnectRefusals(t *testing.T) {
+	node := onSockets(t)
+	port := node.listen()
+	serve := node.webServe(portproto.WebTakeCopy)
+	serve.Node, serve.Port, serve.TLS, serve.H3 = "b@127.0.0.1", port, portproto.WebTLSOnly, true
+	node.put(serve)
+	expect[*portproto.WebServing](node.vm)
+	at := net.JoinHostPort("127.0.0.1", fmt.Sprint(port))
+	hello := http.Header{"Erldist-Hello": {"1"}}
+	for _, c := range []struct {
+		name, protocol, path string
+		header               http.Header
+		want                 int
+	}{
+		{"no hello", "erlang-distribution", "/erl/b@127.0.0.1", nil, http.StatusForbidden},
+		{"another protocol", "websocket", "/erl/b@127.0.0.1", hello, http.StatusNotImplemented},
+		{"unknown name", "erlang-distribution", "/erl/nobody@127.0.0.1", hello, http.StatusNotFound},
+		{"another host's node", "erldist", "/erl/b@elsewhere.example", hello, http.StatusNotFound},
+		{"no name", "erlang-distribution", "/erl/", hello, http.StatusBadRequest},
+		{"two names", "erlang-distribution", "/erl/a/b", hello, http.StatusBadRequest},
+		{"a line end", "erlang-distribution", "/erl/b%0d%0a@127.0.0.1", hello, http.StatusBadRequest},
+		{"another path", "erlang-distribution", "/", hello, http.StatusNotFound},
+	} {
+		for version, ask := range map[string]func(*testing.T, string, string, string, http.Header) int{"h2": connectH2, "h3": connectH3} {
+			t.Run(version+" "+c.name, func(t *testing.T) {
+				if got := ask(t, at, c.protocol, c.path, c.header); got != c.want {
+					t.Errorf("%d, want %d", got, c.want)
+				}
+			})
+		}
+	}
+	node.wantServing() // which is answered behind whatever the VM was told before
+	node.mu.Lock()
+	defer node.mu.Unlock()
+	if len(node.answers) > 0 {
+		t.Errorf("the VM got %v", node.answers)
+	}
+}
+
+// connectH2 makes an extended CONNECT (RFC 8441) and returns the status.
+func connectH2(t *testing.T, at, protocol, path string, header http.Header) int {
+	t.Helper()
+	conn, err := tls.Dial("tcp", at, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	client, err := (&http2.Transport{}).NewClientConn(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header = header.Clone()
+	if header == nil {
+		header = make(http.Header)
+	}
+	header[":protocol"] = []string{protocol}
+	target, _ := url.Parse("https://" + at + path)
+	body, write := io.Pipe()
+	defer func() { _ = write.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), patience())
+	defer cancel()
+	answer, err := client.RoundTrip((&http.Request{Method: http.MethodConnect, URL: target, Host: at, Header: header, Body: body}).WithContext(ctx))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = answer.Body.Close()
+	return answer.StatusCode
+}
+
+// connectH3 makes an extended CONNECT (RFC 9220) and returns the status.
+func connectH3(t *testing.T, at, protocol, path string, header http.Header) int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience())
+	defer cancel()
+	conn, err := quic.DialAddr(ctx, at, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{http3.NextProtoH3}}, &quic.Config{MaxIncomingStreams: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.CloseWithError(0x100, "") }()
+	client := (&http3.Transport{}).NewClientConn(conn)
+	select {
+	case <-client.ReceivedSettings():
+	case <-ctx.Done():
+		t.Fatal("no settings")
+	}
+	stream, err := client.OpenRequestStream(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target, _ := url.Parse("https://" + at + path)
+	if err := stream.SendRequestHeader(&http.Request{Method: http.MethodConnect, Proto: protocol, Host: at, URL: target, Header: header}); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := stream.ReadResponse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode
 }

@@ -302,8 +302,8 @@ warn_if_insecure(#{insecure_proxy := Proxy, insecure_clear := Clear}) ->
         quic_dist_log:log(
             warning,
             "webdist: insecure_proxy is set: over https peers are let in, and dialled, that cannot "
-            "prove who they are, and nothing but Erlang's cookie handshake is between them and this "
-            "node"
+            "prove who they are, and nothing but Erlang's cookie handshake is between them and "
+            "this node"
         ),
     Clear andalso
         quic_dist_log:log(

@@ -403,8 +403,8 @@ allow_in_clear(Config) ->
      || B <- Bs
     ].
 
-%% TCP and UDP of one number: QUIC and an upgrade lead to the node, and web clients are told of HTTP/3
-%% (Alt-Svc). So it is with the sidecar after this one. What HTTP/3 itself does there is tested in Go.
+%% TCP and UDP of one number: QUIC and an upgrade lead to the node, and web clients are told of
+%% HTTP/3 (Alt-Svc). So it is with the sidecar after this one. What HTTP/3 does there Go tests.
 one_port_number(Config) ->
     {ok, _} = application:ensure_all_started(ssl),
     B = start(#{
