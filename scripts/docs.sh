@@ -20,7 +20,7 @@ find "$source" -name '*.md' -exec perl -0pi -e 's/(?<=\n)([^\n|>#` -][^\n]*\n)(?
 scripts/check-edoc.sh
 cp -R _build/doc "$source/erlang-doc"
 # OTP's behaviours are documented elsewhere.
-(cd "$source/erlang-doc" && perl -pi -e 's{href="(\w+\.html)"}{-e $1 ? $& : "href=\"https://www.erlang.org/doc/man/$1\""}ge' *.html)
+(cd "$source/erlang-doc" && perl -pi -e 's{href="(\w+\.html)"}{-e $1 ? $& : "href=\"https://www.erlang.org/doc/man/$1\""}ge' ./*.html)
 
 # The text of go doc, a page for each package.
 for package in $(go list ./... | grep -v /test/ | grep -v /internal/); do

@@ -96,9 +96,10 @@ func TestEachMessageOfThePageIsInTheSources(t *testing.T) {
 // Nothing is said that is not explained: each line that the sources can log at warning or error, and each error that an operator
 // may be told, is on the page.
 func TestEachMessageOfTheSourcesIsOnThePage(t *testing.T) {
-	page := "\n"
+	var page strings.Builder
+	page.WriteString("\n")
 	for _, message := range onPage(t) {
-		page += normal(message) + "\n"
+		page.WriteString(normal(message) + "\n")
 	}
 	checked, logged := 0, 0
 	for _, text := range allTexts(t) {
@@ -114,7 +115,7 @@ func TestEachMessageOfTheSourcesIsOnThePage(t *testing.T) {
 		}
 		for _, piece := range text.pieces {
 			piece = strings.Trim(normal(piece), " :;,()")
-			if words(piece) >= 2 && !strings.Contains(page, piece) {
+			if words(piece) >= 2 && !strings.Contains(page.String(), piece) {
 				t.Errorf("%s: the page lacks %q", text.where, piece)
 			}
 		}

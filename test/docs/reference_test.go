@@ -139,3 +139,25 @@ func TestTheReferenceOfBootFlags(t *testing.T) {
 		t.Errorf("read:       %q\ndocumented: %q", found, documented)
 	}
 }
+
+// The events that are documented are those that there are.
+func TestTheReferenceOfEvents(t *testing.T) {
+	_, declared, ok := strings.Cut(read(t, "erlang/src/quic_dist_events.erl"), "-type kind() ::\n")
+	if !ok {
+		t.Fatal("quic_dist_events.erl has no type kind()")
+	}
+	declared, _, _ = strings.Cut(declared, ".\n")
+	kinds := regexp.MustCompile(`[a-z_]+`).FindAllString(declared, -1)
+	_, section, _ := strings.Cut(read(t, "docs/INSIDE.md"), "\n## Events\n")
+	_, section, _ = strings.Cut(section, "...}}`: ")
+	section, _, _ = strings.Cut(section, " Where the library")
+	var documented []string
+	for _, m := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(section, -1) {
+		documented = append(documented, m[1])
+	}
+	slices.Sort(kinds)
+	slices.Sort(documented)
+	if len(kinds) == 0 || !slices.Equal(kinds, documented) {
+		t.Errorf("there are:  %q\ndocumented: %q", kinds, documented)
+	}
+}
