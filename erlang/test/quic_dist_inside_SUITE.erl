@@ -540,7 +540,12 @@ name(#{node := Name}) -> Name.
 
 figures(Node, Peer) -> call(Node, quic_dist, info, [name(Peer)]).
 
+%% A process of B that has just been told of A may have something to say to it, and so connect anew.
 disconnect(A, B) ->
-    true = call(A, erlang, disconnect_node, [name(B)]),
-    NodeA = name(A),
-    wait_until(disconnected, fun() -> not lists:member(NodeA, call(B, erlang, nodes, [])) end).
+    [NodeA, NodeB] = [name(Node) || Node <- [A, B]],
+    true = call(A, erlang, disconnect_node, [NodeB]),
+    wait_until(disconnected, fun() ->
+        _ = call(A, erlang, disconnect_node, [NodeB]),
+        [OfA, OfB] = [call(Node, erlang, nodes, [connected]) || Node <- [A, B]],
+        not lists:member(NodeA, OfB) orelse {OfA, OfB}
+    end).

@@ -19,7 +19,12 @@ vector(#{<<"error">> := _, <<"text">> := Text}) ->
 vector(#{<<"bytes">> := Hex} = Stanza) ->
     Bytes = binary:decode_hex(binary:replace(Hex, <<" ">>, <<>>, [global])),
     Term = binary_to_term(Bytes),
-    ?assertEqual(Bytes, term_to_binary(Term, [deterministic, {minor_version, 2}])),
+    Written = term_to_binary(Term, [deterministic, {minor_version, 2}]),
+    %% How pids, ports, references and functions are written differs between releases of OTP.
+    case is_map_key(<<"text">>, Stanza) of
+        true -> ?assertEqual(Bytes, Written);
+        false -> ?assertEqual(Term, binary_to_term(Written))
+    end,
     Read = [Text || Key <- [<<"text">>, <<"print">>], #{Key := Text} <- [Stanza]],
     %% What is printed of pids, ports, references and functions cannot be read again.
     [?assertEqual({ok, Term}, parse(Text)) || is_map_key(<<"text">>, Stanza), Text <- Read].
