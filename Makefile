@@ -22,7 +22,8 @@ build: setup executable ## the executable and the application, in _build/default
 executable: ## the executable alone, for GOOS and GOARCH if they are set
 	QUIC_DIST_TARGET=$(platform) escript scripts/executable.escript build
 
-test: build go-test eunit ct ## all tests of both languages, and 5 s of each fuzz target
+test: build go-test eunit ct ## all tests of both languages, make dist twice for this system, and 5 s of each fuzz target
+	scripts/test-dist.sh $(platform)
 	scripts/fuzz.sh 5s
 
 test-all: test docs page-test proxies consumers migration ## and what takes longer, or needs a browser, web servers or Elixir

@@ -1,13 +1,15 @@
 package cli
 
 import (
+	"context"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/pflag"
 
 	"quic_dist/command"
 	"quic_dist/erlterm"
@@ -37,6 +39,11 @@ func TestWrongCommandLines(t *testing.T) {
 		"call a@h m f --address h:0":      `--address "h:0"`,
 		"call a@h m f --address :1":       `--address ":1"`,
 		"call a@h m f --epmd-port x":      "invalid argument",
+		"call a@h m f --discovery consul": `--discovery "consul": it must be epmd, dns, fixed or none`,
+		"call a@h m f --discovery fixed":  "peer_port",
+		"call a@h m f --nodes-file /x/y":  "/x/y: no such file",
+		"call a@h m f --dns-server h:53":  "ADDRESS:PORT",
+		"call a@h m f --dns-service %x":   "%n for the first part",
 		"call a@h m f --cookie secret":    "unknown flag: --cookie",
 		"call a@h m f --keyfile /x":       "certfile",
 		"call a@h m f --cacertfile /x":    "/x",
@@ -205,7 +212,9 @@ func TestNames(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 	port, _ = mapper(t, "no")
-	run(t, nil, "names", "127.0.0.1", "--epmd-port", port, "--web-port", "0").wants(t, command.Unreachable, "no port mapper")
+	run(t, nil, "names", "127.0.0.1", "--epmd-port", port, "--web-port", "0").wants(t, command.Unreachable, "the answer ends early")
+	port, _ = mapper(t, "")
+	run(t, nil, "names", "127.0.0.1", "--epmd-port", port, "--web-port", "0").wants(t, command.Unreachable, "names_to")
 	run(t, nil, "names", "127.0.0.1", "--epmd-port", "1", "--web-port", "1").wants(t, command.Unreachable, "refused")
 	r = run(t, nil, "names", "no-such-host.invalid", "--json")
 	r.wants(t, command.Unreachable)
@@ -223,23 +232,23 @@ func TestWhereNodesAre(t *testing.T) {
 	if f, err := (finder{address: "[::1]:9"}).find(ctx, "a", "h.example"); err != nil || f.targets[0].String() != "[::1]:9" {
 		t.Errorf("%v, %v", f, err)
 	}
+	const head = "w\x00\x9c\x40M\x00\x00\x06\x00\x05\x00\x01a"
 	for answer, want := range map[string]string{
-		"w\x00\x1b\x59": "127.0.0.1:7001",
-		"w\x00\x1b\x59M\x00\x00\x06\x00\x05\x00\x01a\x00\x00":                    "127.0.0.1:7001",
-		"w\x00\x9c\x40M\x00\x00\x06\x00\x05\x00\x01a\x00\x13quic=7001 tcp=40000": "127.0.0.1:7001",
-		"w\x00\x9c\x40M\x00\x00\x06\x00\x05\x00\x01a\x00\x04quic=7001":           "127.0.0.1:40000",
-		"w\x01":         "it knows no node of this name",
-		"w\x00\x00\x00": "it says port 0",
-		"w\x00\x1b":     "ends early",
-		"":              "no port mapper",
-		"HTTP/1.1 400":  "no port mapper",
+		head + "\x00\x00":                    "127.0.0.1:40000",
+		head + "\x00\x13quic=7001 tcp=40000": "127.0.0.1:7001",
+		head + "\x00\x10quic=0 tcp=40000":    "for another carrier than those of this node",
+		head + "\x00\x13quic=7001":           "ends early",
+		"w\x01":                              "does not know the name a: is the node up?",
+		"w\x00\x00\x00M\x00\x00\x06\x00\x05": "port 0",
+		"w\x00\x1b":                          "ends early",
+		"":                                   "without an answer",
+		"HTTP/1.1 400":                       "not an answer",
 	} {
 		port, asked := mapper(t, answer)
-		at := netip.MustParseAddrPort("127.0.0.1:" + port)
-		f, err := finder{epmd: at.Port()}.find(ctx, "a", "127.0.0.1")
+		at, err := discovered(t, "--epmd-port", port).find(ctx, "a", "127.0.0.1")
 		got := ""
 		if err == nil {
-			got = f.targets[0].String()
+			got = at.targets[0].String()
 		} else if got = err.Error(); statusOf(err) != command.Unreachable {
 			t.Errorf("%q: status %d", answer, statusOf(err))
 		}
@@ -248,6 +257,56 @@ func TestWhereNodesAre(t *testing.T) {
 		}
 		if got := asked(); got != "\x00\x02za" {
 			t.Errorf("epmd is asked %q", got)
+		}
+	}
+}
+
+// discovered is what finds nodes with options.
+func discovered(t *testing.T, given ...string) finder {
+	t.Helper()
+	var d discoveryOptions
+	f := pflag.NewFlagSet("", pflag.ContinueOnError)
+	d.define(f)
+	if err := f.Parse(given); err != nil {
+		t.Fatal(err)
+	}
+	found, err := d.finder("", func(string) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// Nodes are found by a file, at the port that all have, and by DNS, as the node's options of these names say; what nobody knows is said.
+func TestDiscovery(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "nodes")
+	if err := os.WriteFile(file, []byte("a@h quic 10.0.0.1:7001\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	silent := stranger(t, func([]byte) []byte { return nil })
+	for _, c := range []struct {
+		given []string
+		host  string
+		want  string
+	}{
+		{[]string{"--nodes-file", file}, "h", "10.0.0.1:7001"},
+		{[]string{"--discovery", "none", "--nodes-file", file}, "g", "the file of nodes does not have it"},
+		{[]string{"--discovery", "fixed", "--peer-port", "7002"}, "10.0.0.2", "10.0.0.2:7002"},
+		{[]string{"--discovery", "fixed", "--peer-port", "7002", "--nodes-file", file}, "h", "10.0.0.1:7001"},
+		{[]string{"--discovery", "dns", "--dns-server", silent}, "h", "_erldist._udp.h"},
+		{[]string{"--discovery", "dns", "--dns-server", silent, "--dns-service", "_%n._udp.%h"}, "h", "_a._udp.h"},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		at, err := discovered(t, c.given...).find(ctx, "a", c.host)
+		cancel()
+		got := ""
+		if err == nil {
+			got = at.targets[0].String()
+		} else if got = err.Error(); statusOf(err) != command.Unreachable {
+			t.Errorf("%q: status %d", c.given, statusOf(err))
+		}
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%q: %s, want %s", c.given, got, c.want)
 		}
 	}
 }
@@ -337,28 +396,6 @@ func TestPeersThatAreNone(t *testing.T) {
 	if r.status != 2 || !strings.Contains(r.out, "here        FAIL") {
 		t.Errorf("status %d\n%s", r.status, r.out)
 	}
-}
-
-// FuzzMapper: nothing that answers in place of epmd makes us panic, or shows us what cannot be shown.
-func FuzzMapper(f *testing.F) {
-	f.Add([]byte("\x00\x00\x11\x11name b at port 7002\nname a at port 7001\n"))
-	f.Add([]byte("w\x00\x9c\x40M\x00\x00\x06\x00\x05\x00\x01a\x00\x13quic=7001 tcp=40000"))
-	f.Add([]byte("w\x01"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		found, _ := parseNames(b)
-		for _, n := range found {
-			if !isName(n.Name) {
-				t.Errorf("%q", n.Name)
-			}
-		}
-		if port, err := parsePort(b); (err == nil) != (port != 0) {
-			t.Errorf("port %d, %v", port, err)
-		}
-		question := newQuestion()
-		if isVersionNegotiation(b, question) {
-			t.Errorf("%q answers a question that it cannot know", b)
-		}
-	})
 }
 
 // FuzzCookie: what is taken for a cookie is one line of printable ASCII.

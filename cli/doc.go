@@ -4,10 +4,10 @@
 //
 //	cli.go      the tree of commands, and what they have in common
 //	session.go  a connection to a node: options, identity, cookie, dial, handshake
-//	target.go   where a node may be found; epmd.go asks the port mapper of its host
+//	target.go   where a node may be found
 //	call.go, ping.go, names.go, doctor.go   one command each
 //
 // # Limitations
 //
-// The package promises no stability. Nodes are found by their name, an address that is given, or epmd.
+// The package promises no stability. Nodes are found by their name, an address that is given, or package discovery.
 package cli

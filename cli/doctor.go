@@ -159,7 +159,7 @@ func (e *examination) here(ctx context.Context) (found, advice string, err error
 func (e *examination) address(ctx context.Context) (found, advice string, err error) {
 	w := e.session.wish
 	if e.session.found, err = w.find.find(ctx, w.name, w.host); err != nil {
-		return "", "look on that host with epmd -names, or for the option listen_port of the node; give its UDP port with --address", err
+		return "", "look on that host with epmd -names, or for the options listen_port and discovery of the node; say its UDP port with --address, or --discovery", err
 	}
 	return fmt.Sprintf("%s (%s)", e.session.found.targets[0], e.session.found.how), "", nil
 }

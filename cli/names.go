@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -15,24 +14,27 @@ import (
 	"github.com/spf13/cobra"
 
 	"quic_dist/command"
-	"quic_dist/streams"
+	"quic_dist/discovery"
 	"quic_dist/web"
 )
 
-const webPort = 4380 // the default of webdist's option port
+const (
+	webPort       = 4380 // the default of webdist's option port
+	namesPatience = 5 * time.Second
+)
 
 func names(cfg Config) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "names [HOST]",
 		Short: "list the nodes of a host",
-		Long: `Lists the nodes that a host's epmd knows, and those of its web port (-proto_dist webdist, -s webdist_server). Without HOST, of
-this one. The port that epmd tells of a node is UDP's if the node has -proto_dist quic, and TCP's else: epmd does not say.
+		Long: `Lists the nodes that a host's epmd knows, or what answers in its place (-epmd_module quic_epmd), and those of its web port
+(-proto_dist webdist, -s webdist_server). Without HOST, of this one. The port of a node is TCP's if it has one, and UDP's else.
 ` + statuses,
 		Args: cobra.MaximumNArgs(1),
 	}
 	epmd := cmd.Flags().Uint16("epmd-port", 0, "the port of epmd (else ERL_EPMD_PORT, else 4369)")
 	web := cmd.Flags().Uint16("web-port", webPort, "the web port of the host's nodes; 0: it is not asked")
-	timeout := cmd.Flags().Duration("timeout", mapperPatience, "how long it may `take`")
+	timeout := cmd.Flags().Duration("timeout", namesPatience, "how long it may `take`")
 	asJSON := jsonOption(cmd)
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
 		host := "localhost"
@@ -73,23 +75,16 @@ type source struct {
 
 func sourcesOf(epmd, webPort uint16) []source {
 	all := []source{{"epmd", func(ctx context.Context, host string) ([]listed, error) {
-		addrs, err := streams.Resolve(ctx, host)
+		f, err := discovery.New(discovery.Config{Mode: discovery.EPMD, NamePort: epmd})
 		if err != nil {
 			return nil, err
 		}
-		var failures []error
-		for _, addr := range addrs[:min(len(addrs), 8)] {
-			nodes, err := mapperNames(ctx, netip.AddrPortFrom(addr, epmd))
-			if err == nil {
-				found := make([]listed, len(nodes))
-				for i, n := range nodes {
-					found[i] = listed{n.Name, n.Port, "epmd"}
-				}
-				return found, nil
-			}
-			failures = append(failures, err)
+		nodes, err := f.Names(ctx, host)
+		found := make([]listed, len(nodes))
+		for i, n := range nodes {
+			found[i] = listed{n.Name, n.Port, "epmd"}
 		}
-		return nil, errors.Join(failures...)
+		return found, err
 	}}}
 	if webPort == 0 {
 		return all

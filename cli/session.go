@@ -29,9 +29,9 @@ type options struct {
 	timeout time.Duration
 	name    string
 	address string
-	epmd    uint16
 	cookie  string // its file
 
+	discovery    discoveryOptions
 	files        streams.IdentityFiles
 	passwordFile string
 }
@@ -41,8 +41,8 @@ func connectOptions(cmd *cobra.Command, cfg Config) *options {
 	f := cmd.Flags()
 	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "how long all of it may `take`, as in 500ms or 2m")
 	f.StringVar(&o.name, "name", "", "the `node` that this one is, name@host; else the other node gives it a name")
-	f.StringVar(&o.address, "address", "", "where the node listens, `HOST:PORT`; else its name or epmd says so")
-	f.Uint16Var(&o.epmd, "epmd-port", 0, "the port of epmd at the node's host (else ERL_EPMD_PORT, else 4369)")
+	f.StringVar(&o.address, "address", "", "where the node listens, `HOST:PORT`; else its name says so, or --discovery")
+	o.discovery.define(f)
 	f.StringVar(&o.cookie, "cookie-file", "", "the `file` with the cookie (else "+cookieVariable+", else ~/.erlang.cookie)")
 	f.StringVar(&o.files.CAFile, "cacertfile", "", "PEM `file`: who signs certificates; the node has one too. The cookie is needed all the same")
 	f.StringVar(&o.files.CertFile, "certfile", "", "PEM `file`: the certificate of this node")
@@ -80,10 +80,9 @@ func (o *options) prepare(ctx context.Context, node string, work *sync.WaitGroup
 	if w.name, w.host, err = parseNode(node); err != nil {
 		return nil, err
 	}
-	if w.find.epmd, err = mapperPortOf(o.epmd, o.getenv); err != nil {
+	if w.find, err = o.discovery.finder(o.address, o.getenv); err != nil {
 		return nil, err
 	}
-	w.find.address = o.address
 	if w.cookie, w.cookieFile, err = readCookie(cookieFiles(o.cookie, o.getenv)); err != nil {
 		return nil, command.Fail(command.Usage, err)
 	}
@@ -103,7 +102,10 @@ func (o *options) prepare(ctx context.Context, node string, work *sync.WaitGroup
 	}
 	if o.files.CAFile == "" {
 		// This takes longer than all else: it goes on beside it. Ends with ctx, but for a derivation that has begun; the session waits.
-		work.Go(func() { _ = w.keys.Learn(ctx, w.cookie) })
+		work.Go(func() {
+			largePages(streams.DerivationMemory)
+			_ = w.keys.Learn(ctx, w.cookie)
+		})
 	}
 	return w, nil
 }

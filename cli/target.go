@@ -4,13 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
-	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/pflag"
 
 	"quic_dist/command"
+	"quic_dist/discovery"
+	"quic_dist/nodename"
 	"quic_dist/streams"
 )
 
@@ -32,19 +38,59 @@ func shortHostname() (string, error) {
 	return short, err
 }
 
+// isName tells of a part of a node's name that can be shown.
+func isName(s string) bool {
+	return s != "" && len(s) <= nodename.MaxLen && utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '@' })
+}
+
 // A finding is where a node is, and how that is known.
 type finding struct {
 	targets []streams.Target
 	how     string
 }
 
-// A finder finds nodes. What else knows of nodes than the three ways below is another case of find.
+// A finder finds nodes.
 type finder struct {
-	address string // HOST:PORT that was given
-	epmd    uint16 // the port of the port mapper
+	address string            // HOST:PORT that was given
+	nodes   *discovery.Finder // what knows of nodes that have no port in their name
 }
 
-// find returns where the node is: at the address that was given, at the port that is its name, or where epmd says.
+// discoveryOptions are the node's options of the same names, but for the registry: it is asked as epmd is.
+type discoveryOptions struct {
+	mode       string
+	mapperPort uint16
+	peerPort   uint16
+	service    string
+	server     string
+	file       string
+}
+
+func (d *discoveryOptions) define(f *pflag.FlagSet) {
+	f.StringVar(&d.mode, "discovery", string(discovery.EPMD), "who knows where nodes are: epmd, which quic_epmd may stand in for, dns, fixed or none")
+	f.Uint16Var(&d.mapperPort, "epmd-port", 0, "the port of epmd at the node's host (else ERL_EPMD_PORT, else 4369)")
+	f.Uint16Var(&d.peerPort, "peer-port", 0, "the `port` of all nodes, with --discovery fixed or dns")
+	f.StringVar(&d.service, "dns-service", "_erldist._udp.%h", "the `name` of the SRV records, with --discovery dns: %n is the first part of the node's name, %h its host")
+	f.StringVar(&d.server, "dns-server", "", "the DNS server, `ADDRESS:PORT`; else the system's")
+	f.StringVar(&d.file, "nodes-file", "", "the `file` of nodes, which is looked at first")
+}
+
+// finder returns what finds nodes, at an address if there is one.
+func (d *discoveryOptions) finder(address string, getenv func(string) string) (finder, error) {
+	mode := discovery.Mode(d.mode)
+	if !slices.Contains([]discovery.Mode{discovery.EPMD, discovery.DNS, discovery.Fixed, discovery.None}, mode) {
+		return finder{}, command.Fail(command.Usage, fmt.Errorf("--discovery %q: it must be epmd, dns, fixed or none", d.mode))
+	}
+	port, err := mapperPortOf(d.mapperPort, getenv)
+	if err != nil {
+		return finder{}, err
+	}
+	nodes, err := discovery.New(discovery.Config{
+		File: d.file, Mode: mode, NamePort: port, PeerPort: d.peerPort, SRV: d.service, Server: d.server, Log: slog.New(slog.DiscardHandler),
+	})
+	return finder{address, nodes}, command.Fail(command.Usage, err)
+}
+
+// find returns where the node is: at the address that was given, at the port that is its name, or where it is discovered.
 func (f finder) find(ctx context.Context, name, host string) (finding, error) {
 	if f.address != "" {
 		h, p, err := net.SplitHostPort(f.address)
@@ -57,21 +103,19 @@ func (f finder) find(ctx context.Context, name, host string) (finding, error) {
 	if port, err := strconv.ParseUint(name, 10, 16); err == nil && port > 0 {
 		return finding{[]streams.Target{{Host: host, Port: uint16(port)}}, "the port is its name"}, nil
 	}
-	addrs, err := streams.Resolve(ctx, host)
+	found, err := f.nodes.Find(ctx, name+"@"+host, discovery.QUIC)
 	if err != nil {
-		return finding{}, err
+		return finding{}, command.Fail(command.Unreachable, fmt.Errorf("%w; if you know where it listens, say --address HOST:PORT", err))
 	}
-	var failures []error
-	for _, addr := range addrs[:min(len(addrs), 8)] {
-		port, err := mapperPort(ctx, netip.AddrPortFrom(addr, f.epmd), name)
-		if err == nil {
-			return finding{[]streams.Target{{Host: host, Port: port}}, fmt.Sprintf("epmd at %s says so", addr)}, nil
-		}
-		failures = append(failures, err)
+	at := finding{how: found.Source + " says so"}
+	for _, addr := range found.Addrs {
+		at.targets = append(at.targets, streams.Target{Host: addr.Addr().String(), Port: addr.Port()})
 	}
-	return finding{}, command.Fail(command.Unreachable, fmt.Errorf("%w: is the node up? If it is not registered with epmd, say --address HOST:PORT",
-		errors.Join(failures...)))
+	return at, nil
 }
+
+// epmdPort is where epmd listens.
+const epmdPort = 4369
 
 // mapperPortOf is the port mapper's port: the option, the environment as OTP reads it, or the usual one.
 func mapperPortOf(option uint16, getenv func(string) string) (uint16, error) {

@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"quic_dist/epmd"
@@ -40,6 +41,9 @@ const (
 
 	// maxRecords is how many SRV records of an answer are used.
 	maxRecords = 16
+
+	// mapperMoment is how long a port mapper has to answer before another address of its host is tried too.
+	mapperMoment = 250 * time.Millisecond
 )
 
 // Config is what nodes are found by.
@@ -181,26 +185,67 @@ func (f *Finder) common(host string) map[Carrier][]place {
 	return map[Carrier][]place{QUIC: at, TCP: at}
 }
 
-// askMapper asks the port mapper of a node's host, at one of its addresses after the other.
+// askMapper asks the port mapper of a node's host.
 func (f *Finder) askMapper(ctx context.Context, name, host string, carriers []Carrier) (map[Carrier][]place, error) {
 	addrs, err := f.mapperAddrs(ctx, host)
 	if err != nil {
 		return nil, err
 	}
-	var first error
-	for _, addr := range addrs {
-		entry, err := epmd.Lookup(ctx, netip.AddrPortFrom(addr, f.config.NamePort), name)
-		if errors.Is(err, epmd.ErrUnknown) {
-			return nil, unknown("the port mapper at %s does not know the name %s: is the node up?", addr, name)
-		}
-		if err == nil {
-			return entryPlaces(entry, addr.String(), host, carriers), nil
-		}
-		if first == nil {
-			first = err
+	entry, addr, err := askMappers(ctx, addrs, func(ctx context.Context, addr netip.Addr) (epmd.Entry, error) {
+		return epmd.Lookup(ctx, netip.AddrPortFrom(addr, f.config.NamePort), name)
+	})
+	if errors.Is(err, epmd.ErrUnknown) {
+		return nil, unknown("the port mapper at %s does not know the name %s: is the node up?", addr, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return entryPlaces(entry, addr.String(), host, carriers), nil
+}
+
+// askMappers asks the port mapper of a host at its addresses, in their order and each beside the one before when that has failed or had its moment, so
+// that an address at which packets are dropped does not take all the time that there is. The first answer counts, also if it is that there is no such
+// node; with none it is the error of who failed first.
+func askMappers[T any](ctx context.Context, addrs []netip.Addr, ask func(context.Context, netip.Addr) (T, error)) (T, netip.Addr, error) {
+	type answer struct {
+		told T
+		by   netip.Addr
+		err  error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	answers := make(chan answer, len(addrs))
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	next := time.NewTimer(0)
+	defer next.Stop()
+	var first answer
+	for asked, failed := 0, 0; failed < len(addrs); {
+		select {
+		case <-next.C:
+			if asked == len(addrs) {
+				continue
+			}
+			addr := addrs[asked]
+			asked++
+			next.Reset(mapperMoment)
+			// Owns one question; ends with ctx; waited for above.
+			asking.Go(func() {
+				told, err := ask(ctx, addr)
+				answers <- answer{told, addr, err}
+			})
+		case a := <-answers:
+			if a.err == nil || errors.Is(a.err, epmd.ErrUnknown) {
+				return a.told, a.by, a.err
+			}
+			if failed == 0 {
+				first = a
+			}
+			failed++
+			next.Reset(0)
 		}
 	}
-	return nil, first
+	return first.told, first.by, first.err
 }
 
 // entryPlaces are those of a node that a port mapper knows. Who does not say which carriers it has is a node with TCP, as every one before this
@@ -384,22 +429,18 @@ func (f *Finder) Names(ctx context.Context, host string) ([]epmd.Named, error) {
 	if err != nil {
 		return nil, err
 	}
-	var first error
-	for _, addr := range addrs {
-		more, err := epmd.Names(ctx, netip.AddrPortFrom(addr, f.config.NamePort))
-		if err == nil {
-			for _, n := range more {
-				if !slices.ContainsFunc(named, func(other epmd.Named) bool { return other.Name == n.Name }) {
-					named = append(named, n)
-				}
-			}
-			return named, nil
-		}
-		if first == nil {
-			first = err
+	more, _, err := askMappers(ctx, addrs, func(ctx context.Context, addr netip.Addr) ([]epmd.Named, error) {
+		return epmd.Names(ctx, netip.AddrPortFrom(addr, f.config.NamePort))
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range more {
+		if !slices.ContainsFunc(named, func(other epmd.Named) bool { return other.Name == n.Name }) {
+			named = append(named, n)
 		}
 	}
-	return nil, first
+	return named, nil
 }
 
 // of are the nodes of a host, in the order of their names.

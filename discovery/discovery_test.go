@@ -173,6 +173,44 @@ func TestHeadlessServices(t *testing.T) {
 	}
 }
 
+// TestAMapperThatIsSilent: a port mapper that takes connections and answers nothing, at the first of its host's addresses, holds up nobody: the next address
+// is asked beside it. With no other it is the asker's time, and the error says who was asked.
+func TestAMapperThatIsSilent(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer func() { _ = l.Close() }()
+	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+	c := newClerk(t, t.TempDir())
+	reg := Registration{
+		Mode: Registry, Node: registry.Node{Name: "a", QUIC: 7001}, Address: "127.0.0.3", Port: port,
+		NamesTo: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+	}
+	if s := c.register(t, reg); s.State != registry.Holding {
+		t.Fatalf("%+v", s)
+	}
+	s := serveDNS(t)
+	s.say(func() {
+		s.hosts["h.example"], s.hosts["silent.example"] = []string{"127.0.0.2", "127.0.0.3"}, []string{"127.0.0.2"}
+	})
+	f := finder(t, Config{Mode: Registry, NamePort: port, Server: s.at()})
+	began := time.Now()
+	expect(t, f, "a@h.example", []Carrier{QUIC}, "quic 127.0.0.3:7001 127.0.0.2:7001")
+	if named, err := f.Names(t.Context(), "h.example"); err != nil || len(named) != 1 {
+		t.Errorf("%+v, %v", named, err)
+	}
+	expect(t, f, "b@h.example", []Carrier{QUIC}, "at 127.0.0.3 does not know the name b")
+	if took := time.Since(began); took > 3*mapperMoment+patience()/10 {
+		t.Errorf("it takes %v", took)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*mapperMoment)
+	defer cancel()
+	if found, err := f.Find(ctx, "a@silent.example", QUIC); err == nil || !strings.Contains(err.Error(), "epmd at 127.0.0.2") {
+		t.Errorf("%+v, %v", found, err)
+	}
+}
+
 // TestLyingServices: records that point nowhere, at port 0 or at nonsense are left out, and there are not too many.
 func TestLyingServices(t *testing.T) {
 	s := serveDNS(t)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 )
@@ -56,11 +57,11 @@ func (p *prober) one(ctx context.Context, addr netip.AddrPort) bool {
 	if p.isSilent(addr) {
 		return false
 	}
-	spoken, err := probe(ctx, addr)
-	if errors.Is(err, errSilence) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	_, err := Probe(ctx, addr)
+	if errors.Is(err, ErrNotQUIC) || errors.Is(err, ErrSilence) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		p.remember(addr)
 	}
-	return spoken
+	return err == nil
 }
 
 func (p *prober) isSilent(addr netip.AddrPort) bool {
@@ -85,15 +86,20 @@ func (p *prober) remember(addr netip.AddrPort) {
 	}
 }
 
-var errSilence = errors.New("no answer")
+// What a probe may come to, beside what the host or the network says.
+var (
+	ErrSilence = errors.New("does not answer")
+	ErrNotQUIC = errors.New("answers with something that is not QUIC")
+)
 
-// probe asks one address until ctx ends.
-func probe(ctx context.Context, addr netip.AddrPort) (spoken bool, err error) {
+// Probe asks one address whether QUIC is spoken there, again and again until it is answered or ctx ends. It returns how long the last question
+// took. The error is ErrSilence, ErrNotQUIC, or why nothing can be sent there.
+func Probe(ctx context.Context, addr netip.AddrPort) (took time.Duration, err error) {
 	// A connected socket is told of ICMP's "port unreachable", and of no other host's datagrams.
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "udp", addr.String())
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
@@ -102,28 +108,30 @@ func probe(ctx context.Context, addr netip.AddrPort) (spoken bool, err error) {
 	_, _ = rand.Read(ids[:]) // it never fails
 	question := appendProbe(nil, ids)
 	answer := make([]byte, 2048)
-	for ctx.Err() == nil {
+	silence := ErrSilence
+	for ctx.Err() == nil && silence != ErrNotQUIC {
+		asked := time.Now()
 		if _, err := conn.Write(question); err != nil {
-			return false, err
+			return 0, err
 		}
-		if err := conn.SetReadDeadline(time.Now().Add(probeAgain)); err != nil {
-			return false, err
+		if err := conn.SetReadDeadline(asked.Add(probeAgain)); err != nil {
+			return 0, err
 		}
 		for ctx.Err() == nil {
 			n, err := conn.Read(answer)
-			var timeout net.Error
-			if errors.As(err, &timeout) && timeout.Timeout() {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
 				break
 			}
 			if err != nil {
-				return false, err
+				return 0, err
 			}
 			if isNegotiation(answer[:n], ids) {
-				return true, nil
+				return time.Since(asked), nil
 			}
+			silence = ErrNotQUIC // unless the answer comes behind it in a moment
 		}
 	}
-	return false, errSilence
+	return 0, silence
 }
 
 // appendProbe appends a long header packet (RFC 8999, section 5.1) of a version that is reserved to be unknown (RFC 9000, section 15). IDs are

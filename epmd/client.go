@@ -20,20 +20,26 @@ func Lookup(ctx context.Context, at netip.AddrPort, name string) (Entry, error) 
 	}
 	var e Entry
 	err := ask(ctx, at, appendPortRequest(nil, name), maxReply, func(reply []byte, end bool) (err error) {
-		if e, err = parsePortReply(reply); end && errors.Is(err, errShort) && e.Port != 0 {
-			err = nil // it says nothing behind the versions
+		if e, err = parsePortReply(reply); end && errors.Is(err, errShort) && len(reply) == leastReply {
+			err = nil
 		}
 		return err
 	})
 	return e, err
 }
 
+var errNoList = errors.New("it ends the connection without an answer: it tells its names to other hosts than this one (option names_to), " +
+	"or is no port mapper")
+
 // Names asks the port mapper at an address for all its nodes.
 func Names(ctx context.Context, at netip.AddrPort) ([]Named, error) {
 	var nodes []Named
 	err := ask(ctx, at, []byte{0, 1, namesRequest}, maxNamesReply, func(reply []byte, end bool) (err error) {
-		if !end {
+		switch {
+		case !end:
 			return errShort
+		case len(reply) == 0:
+			return errNoList
 		}
 		nodes, err = parseNames(reply)
 		return err
@@ -69,6 +75,8 @@ func ask(ctx context.Context, at netip.AddrPort, request []byte, limit int, pars
 		switch err := parse(reply, end); {
 		case err == nil:
 			return nil
+		case len(reply) == 0 && errors.Is(err, errShort):
+			return fmt.Errorf("epmd at %s: it ends the connection without an answer: is it a port mapper?", at)
 		case end || !errors.Is(err, errShort):
 			return fmt.Errorf("epmd at %s: %w", at, err)
 		}

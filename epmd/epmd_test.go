@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"quic_dist/internal/testrun"
+	"quic_dist/nodename"
 )
 
 // TestMain fails if a goroutine outlives the tests.
@@ -24,7 +25,7 @@ func patience() time.Duration { return testrun.Scaled(10 * time.Second) }
 // serve has a server answer with these nodes, and returns where.
 func serve(t testing.TB, nodes map[string]Ports, mayList bool) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp4", ":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +43,7 @@ func serve(t testing.TB, nodes map[string]Ports, mayList bool) netip.AddrPort {
 	done := make(chan struct{})
 	go func() { defer close(done); s.Serve(l) }()
 	t.Cleanup(func() { _ = l.Close(); <-done })
-	return addrPort(l.Addr())
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), addrPort(l.Addr()).Port())
 }
 
 // TestOurServerAnswersOurClient: ports of both carriers, names, and what is not there.
@@ -66,11 +67,40 @@ func TestOurServerAnswersOurClient(t *testing.T) {
 	}
 }
 
+// TestAnswersThatEndEarly: the beginning of an answer tells nothing of a node's carriers, and is no answer, but for one that ends behind the versions.
+func TestAnswersThatEndEarly(t *testing.T) {
+	whole := appendPortReply(nil, "a", Ports{TCP: 9001, QUIC: 7001})
+	for i := range whole {
+		if e, err := parsePortReply(whole[:i]); !errors.Is(err, errShort) || e.Told {
+			t.Errorf("%d bytes: %+v, %v", i, e, err)
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		answered := make(chan struct{})
+		go func() {
+			defer close(answered)
+			if conn, err := l.Accept(); err == nil {
+				_, _ = io.ReadFull(conn, make([]byte, 4))
+				_, _ = conn.Write(whole[:i])
+				_ = conn.Close()
+			}
+		}()
+		e, err := Lookup(t.Context(), addrPort(l.Addr()), "a")
+		if (err == nil) != (i == leastReply) || e.Told || err == nil && e.Port != 9001 {
+			t.Errorf("%d bytes: %+v, %v", i, e, err)
+		}
+		_ = l.Close()
+		<-answered
+	}
+}
+
 // TestNamesAreForThoseWhoMay: others get nothing, and still a port if they know a name.
 func TestNamesAreForThoseWhoMay(t *testing.T) {
 	at := serve(t, map[string]Ports{"a": {TCP: 1}}, false)
-	if named, err := Names(t.Context(), at); err == nil {
-		t.Errorf("%+v", named)
+	if named, err := Names(t.Context(), at); !errors.Is(err, errNoList) {
+		t.Errorf("%+v, %v", named, err)
 	}
 	if _, err := Lookup(t.Context(), at, "a"); err != nil {
 		t.Error(err)
@@ -99,6 +129,49 @@ func TestStrangersAreBounded(t *testing.T) {
 	if named, err := Names(t.Context(), at); err != nil || len(named) != 1 {
 		t.Errorf("%+v, %v", named, err)
 	}
+}
+
+// TestOthersDoNotTakeThePlacesOfThisHost: who has all the places for other hosts keeps others out, and not the nodes of this one.
+func TestOthersDoNotTakeThePlacesOfThisHost(t *testing.T) {
+	at := serve(t, map[string]Ports{"a": {TCP: 1}}, true)
+	full, free := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port()), netip.AddrPortFrom(ownAddress(t), at.Port())
+	for range 2 {
+		var idle []net.Conn
+		for range maxStrangers {
+			conn, err := net.Dial("tcp", full.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			idle = append(idle, conn)
+		}
+		if e, err := Lookup(t.Context(), full, "a"); err == nil {
+			t.Errorf("%s: there is room for one more: %+v", full, e)
+		}
+		if _, err := Lookup(t.Context(), free, "a"); err != nil {
+			t.Errorf("%s: %v", free, err)
+		}
+		for _, conn := range idle {
+			_ = conn.Close()
+		}
+		await(t, func() error { _, err := Lookup(t.Context(), full, "a"); return err })
+		full, free = free, full
+	}
+}
+
+// ownAddress is one of this machine's that is not the loopback address.
+func ownAddress(t *testing.T) netip.Addr {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() {
+			return p.Addr()
+		}
+	}
+	t.Skip("this machine has the loopback address only")
+	return netip.Addr{}
 }
 
 // TestWithOTPsEPMD: a registration with OTP's epmd carries both ports, a second of its name is refused, and its end ends it.
@@ -156,7 +229,7 @@ func await(t *testing.T, try func() error) {
 	}
 }
 
-// FuzzPortReply: a port is one, in a version that we speak, and what was told is told.
+// FuzzPortReply: a port is one, in a version that we speak, and what was told is told. An answer to a registration is one of two, or none.
 func FuzzPortReply(f *testing.F) {
 	f.Add([]byte{119, 0, 0x9c, 0x40, 77, 0, 0, 6, 0, 5, 0, 1, 'a', 0, 0})
 	f.Add([]byte{119, 1})
@@ -169,17 +242,25 @@ func FuzzPortReply(f *testing.F) {
 		if !e.Told && e.Ports != (Ports{}) {
 			t.Errorf("%+v", e)
 		}
+		if taken, err := parseAliveReply(reply); err == nil && taken != (reply[1] != 0) || err != nil && taken {
+			t.Errorf("%v, %v", taken, err)
+		}
 	})
 }
 
-// FuzzNames: names have no spaces, ports are ports, and there are not too many.
+// FuzzNames: names are nodes', ports are ports, and there are not too many.
 func FuzzNames(f *testing.F) {
 	f.Add(appendNames(nil, 4369, []Named{{"a", 1}, {"b", 65535}}))
-	f.Add([]byte("\x00\x00\x00\x00name a at port 99999\nname\n"))
+	f.Add([]byte("\x00\x00\x00\x00name a at port 99999\nname\nname a\x1b at port 1\nname a@b at port 1\n"))
 	f.Fuzz(func(t *testing.T, reply []byte) {
 		named, err := parseNames(reply)
 		if err != nil && named != nil || len(named) > MaxNames {
 			t.Errorf("%d, %v", len(named), err)
+		}
+		for _, n := range named {
+			if !nodename.ValidName(n.Name) {
+				t.Errorf("%q", n.Name)
+			}
 		}
 		again, err := parseNames(appendNames(nil, 4369, named))
 		if err != nil || !slices.Equal(named, again) {

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"quic_dist/nodename"
 )
 
 // Types of messages.
@@ -34,6 +36,9 @@ const (
 
 	// maxName is epmd's own limit for names and for Extra (erts/epmd/src/epmd_int.h, MAXSYMLEN), in bytes.
 	maxName = 255 * 4
+
+	// leastReply is what there is of PORT2_RESP up to the versions: some port mappers leave out what is behind them.
+	leastReply = 10
 
 	// maxReply bounds what is read of an answer to PORT_PLEASE2_REQ, and maxNamesReply of one to NAMES_REQ.
 	maxReply      = 16 + 2*maxName
@@ -103,7 +108,7 @@ func appendEntry(b []byte, name, extra string) []byte {
 
 var errShort = errors.New("the answer ends early")
 
-// parsePortReply reads PORT2_RESP. Some port mappers leave out what is behind the versions. It returns errShort for the beginning of one.
+// parsePortReply reads PORT2_RESP. It returns errShort for the beginning of one, with what there is of it.
 func parsePortReply(b []byte) (Entry, error) {
 	switch {
 	case len(b) < 2:
@@ -112,7 +117,7 @@ func parsePortReply(b []byte) (Entry, error) {
 		return Entry{}, errors.New("not an answer to PORT_PLEASE2_REQ")
 	case b[1] != 0:
 		return Entry{}, ErrUnknown
-	case len(b) < 10:
+	case len(b) < leastReply:
 		return Entry{}, errShort
 	}
 	e := Entry{Port: binary.BigEndian.Uint16(b[2:])}
@@ -121,7 +126,7 @@ func parsePortReply(b []byte) (Entry, error) {
 		return Entry{}, fmt.Errorf("port %d, distribution versions %d to %d; we speak %d to %d", e.Port, low, high, LowVersion, HighVersion)
 	}
 	e.Version = min(high, HighVersion)
-	name, rest, ok := cutSized(b[10:])
+	name, rest, ok := cutSized(b[leastReply:])
 	if !ok {
 		return e, errShort
 	}
@@ -186,7 +191,7 @@ func appendNames(b []byte, port uint16, nodes []Named) []byte {
 	return b
 }
 
-// parseNames reads the answer to NAMES_REQ. Lines that it does not know are left out, as erl_epmd does.
+// parseNames reads the answer to NAMES_REQ. Lines that it does not know are left out, as erl_epmd does, and what is no node's name.
 func parseNames(b []byte) ([]Named, error) {
 	if len(b) < 4 {
 		return nil, errShort
@@ -194,7 +199,7 @@ func parseNames(b []byte) ([]Named, error) {
 	var nodes []Named
 	for line := range bytes.Lines(b[4:]) {
 		fields := strings.Fields(string(line))
-		if len(fields) != 5 || fields[0] != "name" || fields[2] != "at" || fields[3] != "port" || !utf8.ValidString(fields[1]) {
+		if len(fields) != 5 || fields[0] != "name" || fields[2] != "at" || fields[3] != "port" || !nodename.ValidName(fields[1]) {
 			continue
 		}
 		port, err := strconv.ParseUint(fields[4], 10, 16)

@@ -16,7 +16,8 @@ const (
 	// serveTimeout is how long a stranger may take for a request, and for the answer.
 	serveTimeout = 5 * time.Second
 
-	// maxStrangers is how many may ask at a time; more are turned away. Each holds some kilobytes.
+	// maxStrangers is how many may ask at a time, of this host by the loopback address, and of all others; more are turned away. Each holds some
+	// kilobytes. So who fills the places from outside does not keep a host's nodes from each other.
 	maxStrangers = 256
 )
 
@@ -32,7 +33,7 @@ type Server struct {
 func (s *Server) Serve(l net.Listener) {
 	var all sync.WaitGroup
 	defer all.Wait()
-	slots := make(chan struct{}, maxStrangers)
+	here, elsewhere := make(chan struct{}, maxStrangers), make(chan struct{}, maxStrangers)
 	for {
 		conn, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -42,6 +43,10 @@ func (s *Server) Serve(l net.Listener) {
 			s.Log.Warn("accept at the port of the names", "err", err)
 			time.Sleep(100 * time.Millisecond) // out of descriptors: those who wait will still be there
 			continue
+		}
+		slots := elsewhere
+		if addrPort(conn.RemoteAddr()).Addr().Unmap().IsLoopback() {
+			slots = here
 		}
 		select {
 		case slots <- struct{}{}:

@@ -193,6 +193,7 @@ type WebServe struct {
 	H3       bool // HTTP/3 at the node's UDP port
 
 	InsecureProxy bool // over TLS peers pass that cannot prove who they are
+	InsecureClear bool // peers pass in clear though there is an authority for certificates
 }
 
 func (m *WebServe) tag() etf.Atom            { return "web_serve" }
@@ -205,6 +206,7 @@ func (m *WebServe) fields() []field {
 		{"epmd_port", (*u16)(&m.EPMDPort)},
 		{"h3", (*boolean)(&m.H3)},
 		{"id", (*u32)(&m.ID)},
+		{"insecure_clear", (*boolean)(&m.InsecureClear)},
 		{"insecure_proxy", (*boolean)(&m.InsecureProxy)},
 		{"mode", &m.Mode},
 		{"names_to", (*texts)(&m.NamesTo)},

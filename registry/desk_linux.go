@@ -128,14 +128,14 @@ func (d *desk) run(ctx context.Context, ns *Names) {
 
 // serve keeps one node's registration as long as its process keeps the connection.
 func (d *desk) serve(conn *net.UnixConn, ns *Names) error {
-	if err := sameUser(conn); err != nil {
+	if _, err := PeerOf(conn); err != nil {
 		return err
 	}
 	node, err := receiveHello(conn, messageTimeout)
 	if err != nil {
 		return err
 	}
-	e := &Entry{node: node, peer: conn, gone: make(chan struct{})}
+	e := &Entry{node: node, peer: conn, gone: make(chan struct{}), welcomed: make(chan struct{})}
 	answer := welcome{Address: d.at}
 	var duplicate *duplicateError
 	if err := ns.claim(e); err != nil {
@@ -146,6 +146,7 @@ func (d *desk) serve(conn *net.UnixConn, ns *Names) error {
 	if err := send(conn, answer, nil); err != nil {
 		return err
 	}
+	close(e.welcomed)
 	for {
 		node, err := receiveHello(conn, 0)
 		if err == nil {
@@ -187,6 +188,11 @@ func (e *Entry) Pass(file any, message any) error {
 	if !ok {
 		return ErrNotPassable
 	}
+	select {
+	case <-e.welcomed: // what comes before that would be taken for it
+	case <-e.gone:
+		return errEnd
+	}
 	return send(e.peer, message, raw)
 }
 
@@ -201,7 +207,9 @@ func (s *Seat) register(ctx context.Context, wish Wish, report func(Status)) err
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	var answer welcome
-	if _, err := receive(conn, &answer, 2*messageTimeout); err != nil {
+	if _, err := receive(conn, &answer, messageTimeout); errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("it has not answered within %s: is its process stopped?", messageTimeout)
+	} else if err != nil {
 		return err
 	}
 	if answer.Duplicate {
@@ -242,7 +250,7 @@ func (s *Seat) enrol(wish Wish) (*net.UnixConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = sameUser(conn); err == nil {
+	if _, err = PeerOf(conn); err == nil {
 		err = sendHello(conn, wish.Node)
 	}
 	if err != nil {
@@ -346,24 +354,25 @@ func SendRights(conn *net.UnixConn, b []byte, file syscall.Conn) error {
 	return sendErr
 }
 
-// sameUser refuses the other end of a Unix-domain socket if it is not of this process's user (unix(7), SO_PEERCRED).
-func sameUser(conn *net.UnixConn) error {
+// PeerOf returns the process at the other end of a Unix-domain socket, and refuses it if it is not of this process's user (unix(7),
+// SO_PEERCRED).
+func PeerOf(conn *net.UnixConn) (pid int, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var cred *unix.Ucred
 	var credErr error
 	if err := raw.Control(func(fd uintptr) {
 		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); err != nil {
-		return err
+		return 0, err
 	}
 	if credErr != nil {
-		return credErr
+		return 0, credErr
 	}
 	if int(cred.Uid) != os.Getuid() {
-		return fmt.Errorf("process %d is of user %d, not %d", cred.Pid, cred.Uid, os.Getuid())
+		return 0, fmt.Errorf("process %d is of user %d, not %d", cred.Pid, cred.Uid, os.Getuid())
 	}
-	return nil
+	return int(cred.Pid), nil
 }

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -157,6 +159,90 @@ func TestAKilledHolderIsReplaced(t *testing.T) {
 	}
 }
 
+// TestPortsOutliveAKilledHolder: ports that change while the holder has been killed, and the registration with it, are no error, and are what the next
+// holder knows.
+func TestPortsOutliveAKilledHolder(t *testing.T) {
+	base := t.TempDir()
+	port, kill := startHolder(t, base)
+	b := newBench(t, base)
+	if s := b.want(Node{Name: "a", QUIC: 1}, port); s.State != Registered {
+		t.Fatalf("%+v", s)
+	}
+	ended := make(chan struct{})
+	b.seat.mu.Lock() // the session cannot notice the end before the ports change
+	renew := b.seat.renew
+	b.seat.renew = func(node Node) error { defer close(ended); kill(); return renew(node) }
+	b.seat.mu.Unlock()
+	if err := b.seat.Renew(Node{Name: "a", QUIC: 1, Port: 2}); err != nil {
+		t.Error(err)
+	}
+	within(t, ended)
+	b.until(within(t, b.held), Node{Name: "a", QUIC: 1, Port: 2})
+}
+
+// TestAHolderThatSaysNothing: a holder that is stopped costs a newcomer the time for one message, and its error says so; the newcomer's end is not
+// held up.
+func TestAHolderThatSaysNothing(t *testing.T) {
+	base := t.TempDir()
+	port, _ := startHolder(t, base, func(holder *os.Process) {
+		var status syscall.WaitStatus
+		_ = holder.Signal(syscall.SIGSTOP)
+		if _, err := syscall.Wait4(holder.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+			t.Fatalf("%v, %v", status, err)
+		}
+	})
+	b := newBench(t, base)
+	if s := b.want(Node{Name: "a", QUIC: 1}, port); s.State != Waiting || !strings.Contains(s.Text, "is its process stopped?") {
+		t.Errorf("%+v", s)
+	}
+	began := time.Now()
+	b.end()
+	if took := time.Since(began); took > patience()/4 {
+		t.Errorf("its end takes %v", took)
+	}
+}
+
+// TestNothingIsPassedBeforeTheWelcome: what is passed to a process whose registration is new comes behind its welcome, which it would be taken for.
+func TestNothingIsPassedBeforeTheWelcome(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	near, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = near.Close() }()
+	far, err := l.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = far.Close() }()
+	e := &Entry{peer: near, gone: make(chan struct{}), welcomed: make(chan struct{})}
+	passed := make(chan error, 1)
+	go func() { passed <- e.Pass(l, "a file") }()
+	var message any
+	if file, err := receive(far, &message, 50*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%v, %v, %v", file, message, err)
+	}
+	close(e.welcomed)
+	if err := within(t, passed); err != nil {
+		t.Fatal(err)
+	}
+	file, err := receive(far, &message, patience())
+	if err != nil || message != "a file" {
+		t.Fatalf("%v, %v", message, err)
+	}
+	_ = file.Close()
+	close(e.gone)
+	e.welcomed = make(chan struct{})
+	if err := e.Pass(l, "a file"); err == nil {
+		t.Error("it was passed to a process that has gone")
+	}
+}
+
 // TestARegistrationThatWasBegun: a process that says half a hello, or dies before its welcome, leaves no name behind.
 func TestARegistrationThatWasBegun(t *testing.T) {
 	base := t.TempDir()
@@ -184,8 +270,8 @@ func TestARegistrationThatWasBegun(t *testing.T) {
 	second.until(names, Node{Name: "two", QUIC: 2})
 }
 
-// startHolder starts a process that holds a port.
-func startHolder(t *testing.T, base string) (port uint16, kill func()) {
+// startHolder starts a process that holds a port, and does with it what else is to be done.
+func startHolder(t *testing.T, base string, then ...func(*os.Process)) (port uint16, kill func()) {
 	t.Helper()
 	command := exec.Command(os.Args[0])
 	command.Env = append(os.Environ(), holderEnv+"="+base)
@@ -200,6 +286,9 @@ func startHolder(t *testing.T, base string) (port uint16, kill func()) {
 	t.Cleanup(kill)
 	if _, err := fmt.Fscan(out, &port); err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range then {
+		f(command.Process)
 	}
 	return port, kill
 }

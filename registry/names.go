@@ -40,8 +40,9 @@ func (e *duplicateError) Error() string {
 
 // An Entry is a registered node: this process's own, or that of the process at the other end of peer.
 type Entry struct {
-	peer *net.UnixConn
-	gone chan struct{} // closed with the registration
+	peer     *net.UnixConn
+	welcomed chan struct{} // closed when the process has its answer; nil for this one's own
+	gone     chan struct{} // closed with the registration
 
 	node Node // under the lock of Names
 }

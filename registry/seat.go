@@ -132,7 +132,8 @@ func (s *Seat) Apply(ctx context.Context, wish Wish) (Status, error) {
 	}
 }
 
-// Renew changes the ports of the node that the last wish is about, and lets nothing go for that.
+// Renew changes the ports of the node that the last wish is about, and lets nothing go for that. A registration that is ending at this moment is
+// made again, with these ports.
 func (s *Seat) Renew(node Node) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,10 +141,16 @@ func (s *Seat) Renew(node Node) error {
 		return fmt.Errorf("%s is wanted, not %s", s.node, node)
 	}
 	s.node = node
-	if s.renew == nil {
-		return nil // the next try has it
+	s.renewLocked()
+	return nil
+}
+
+// renewLocked changes what is registered. Where that fails, the registration has ended, which the session notices: its next try has the node as it is
+// now.
+func (s *Seat) renewLocked() {
+	if s.renew != nil {
+		_ = s.renew(s.node)
 	}
-	return s.renew(node)
 }
 
 // Run fulfils what is wanted until ctx ends.
@@ -281,7 +288,7 @@ func (s *Seat) registered(now Node, renew func(Node) error) {
 	defer s.mu.Unlock()
 	s.renew = renew
 	if s.node != now {
-		_ = renew(s.node) // where that fails the registration has ended, which its owner notices
+		s.renewLocked()
 	}
 }
 

@@ -284,7 +284,15 @@ request(Url) ->
         Port <- [maps:get(port, Uri, 80)]
     ],
     ok = httpc:set_options(Proxies),
-    Http = [{timeout, ?DOWNLOAD}, {connect_timeout, 30000} | tls(Url)],
+    case tls(Url, authorities()) of
+        {ok, Tls} ->
+            Http = [{timeout, ?DOWNLOAD}, {connect_timeout, 30000}, {ssl, Tls}],
+            request(Url, Http);
+        {error, _} = Error ->
+            Error
+    end.
+
+request(Url, Http) ->
     case httpc:request(get, {Url, []}, Http, [{sync, false}, {stream, self}]) of
         {ok, Request} ->
             Timer = erlang:send_after(?DOWNLOAD, self(), {http, {Request, {error, timeout}}}),
@@ -298,24 +306,27 @@ request(Url) ->
 no_proxy() ->
     [Host || V <- [env("no_proxy")], V =/= unset, Host <- string:lexemes(V, ", ")].
 
-tls("https://" ++ _) ->
-    Cacerts =
-        try
-            public_key:cacerts_get()
-        catch
-            _:_ -> throw("download: https needs certificates of authorities (ca-certificates)")
-        end,
+authorities() ->
+    try
+        public_key:cacerts_get()
+    catch
+        _:_ -> []
+    end.
+
+%% Given for http too: what httpc does by default needs certificates of authorities, and crashes
+%% where a machine has none (OTP 27). Without any, no server is trusted.
+tls("https://" ++ _, []) ->
+    {error, "https needs certificates of authorities (ca-certificates), and there are none"};
+tls(_, []) ->
+    {ok, [{verify, verify_peer}, {cacerts, []}]};
+tls(_, Cacerts) ->
     Match = public_key:pkix_verify_hostname_match_fun(https),
-    [
-        {ssl, [
-            {verify, verify_peer},
-            {cacerts, Cacerts},
-            {depth, 10},
-            {customize_hostname_check, [{match_fun, Match}]}
-        ]}
-    ];
-tls(_) ->
-    [].
+    {ok, [
+        {verify, verify_peer},
+        {cacerts, Cacerts},
+        {depth, 10},
+        {customize_hostname_check, [{match_fun, Match}]}
+    ]}.
 
 receive_body(Request, Parts, Size) ->
     receive
@@ -415,14 +426,17 @@ key(copied, _) -> "";
 key(downloaded, Job) -> pinned(Job);
 key(built, #{root := Root, vsn := Vsn}) -> hex(crypto:hash(sha256, [Vsn | sources(Root)])).
 
-%% The Go sources, with their names; the folders that have none are not entered.
+%% The Go sources and what is compiled into them, with their names; the folders that have none are
+%% not entered.
 sources(Root) ->
     {ok, Entries} = file:list_dir(Root),
     Others = ["erlang", "test", "docs", "priv", "scripts"],
     Folders = [E || E <- Entries, hd(E) =/= $., hd(E) =/= $_, not lists:member(E, Others)],
     Files = [
         filename:join(Folder, File)
-     || Folder <- Folders, File <- filelib:wildcard("**/*.go", filename:join(Root, Folder))
+     || Folder <- Folders,
+        Pattern <- ["**/*.go", "page/*"],
+        File <- filelib:wildcard(Pattern, filename:join(Root, Folder))
     ],
     [
         [File, 0, Bytes, 0]

@@ -24,6 +24,9 @@ const (
 	maxKeys = 64
 )
 
+// DerivationMemory is what the derivation of a key takes, in bytes.
+const DerivationMemory = argonMemory << 10
+
 // A proofKey is derived from a cookie, and is what proofs are made with: WIRE.md, section 6.
 type proofKey [sha256.Size]byte
 
@@ -34,8 +37,9 @@ type Keyring struct {
 	secret   [sha256.Size]byte // of this process: a key is found by the cookie's HMAC with it
 	deriving chan struct{}     // holds a token while a key is derived: one at a time, for the memory it takes
 
-	mu   sync.Mutex
-	keys []keptKey // the last used is the last
+	mu      sync.Mutex
+	keys    []keptKey     // the last used is the last
+	another chan struct{} // closed when there is another key, and replaced
 }
 
 type keptKey struct {
@@ -45,7 +49,7 @@ type keptKey struct {
 
 // NewKeyring returns a keyring without keys.
 func NewKeyring() *Keyring {
-	k := &Keyring{deriving: make(chan struct{}, 1)}
+	k := &Keyring{deriving: make(chan struct{}, 1), another: make(chan struct{})}
 	rand.Read(k.secret[:])
 	return k
 }
@@ -60,43 +64,57 @@ func (k *Keyring) Learn(ctx context.Context, cookie []byte) error {
 // key returns the key of a cookie. It waits for derivations that others have begun until ctx ends, and then returns its
 // cause; its own, once begun, cannot be interrupted.
 func (k *Keyring) key(ctx context.Context, cookie []byte) (proofKey, error) {
+	tag := k.tag(cookie)
+	for {
+		key, ok, another := k.find(tag)
+		if ok {
+			return key, nil
+		}
+		select {
+		case k.deriving <- struct{}{}:
+			return k.derive(ctx, tag, cookie)
+		case <-another: // the wanted one, perhaps: who derived it has still to give its memory back
+		case <-ctx.Done():
+			return proofKey{}, context.Cause(ctx)
+		}
+	}
+}
+
+func (k *Keyring) tag(cookie []byte) [sha256.Size]byte {
 	mac := hmac.New(sha256.New, k.secret[:])
 	mac.Write(cookie)
-	tag := [sha256.Size]byte(mac.Sum(nil))
-	if key, ok := k.find(tag); ok {
-		return key, nil
-	}
-	select {
-	case k.deriving <- struct{}{}:
-	case <-ctx.Done():
-		return proofKey{}, context.Cause(ctx)
-	}
+	return [sha256.Size]byte(mac.Sum(nil))
+}
+
+// derive makes a key, unless there is one now. Its caller has put the token into deriving, and it takes that out.
+func (k *Keyring) derive(ctx context.Context, tag [sha256.Size]byte, cookie []byte) (proofKey, error) {
 	defer func() { <-k.deriving }()
 	if ctx.Err() != nil { // select chooses by chance
 		return proofKey{}, context.Cause(ctx)
 	}
-	if key, ok := k.find(tag); ok { // another wanted it too, and was first
+	if key, ok, _ := k.find(tag); ok { // another wanted it too, and was first
 		return key, nil
 	}
 	derived := argon2.IDKey(cookie, []byte(argonSalt), argonPasses, argonMemory, argonLanes, sha256.Size)
 	key := proofKey(derived)
 	clear(derived)
-	debug.FreeOSMemory() // the next derivation may be never
 	k.keep(tag, key)
+	debug.FreeOSMemory() // the next derivation may be never
 	return key, nil
 }
 
-func (k *Keyring) find(tag [sha256.Size]byte) (proofKey, bool) {
+// find returns the key of a tag; if there is none, what is closed when there is another key.
+func (k *Keyring) find(tag [sha256.Size]byte) (key proofKey, ok bool, another <-chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for i, kept := range k.keys {
 		if kept.tag == tag {
 			copy(k.keys[i:], k.keys[i+1:])
 			k.keys[len(k.keys)-1] = kept
-			return kept.key, true
+			return kept.key, true, nil
 		}
 	}
-	return proofKey{}, false
+	return proofKey{}, false, k.another
 }
 
 // keep adds a key. One that has to give way is wiped: the place is taken by its neighbour, and the last by the new one.
@@ -111,4 +129,6 @@ func (k *Keyring) keep(tag [sha256.Size]byte, key proofKey) {
 		k.keys = k.keys[:maxKeys-1]
 	}
 	k.keys = append(k.keys, keptKey{tag, key})
+	close(k.another)
+	k.another = make(chan struct{})
 }

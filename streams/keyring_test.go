@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"testing/synctest"
 )
 
 // The example of WIRE.md, section 6: another implementation has to come to the same.
@@ -99,13 +100,33 @@ func TestKeyringWaitsNoLongerThanItsContext(t *testing.T) {
 	}
 }
 
+// A key is there for who waits for it as soon as it is derived, while who has derived it still gives the memory back.
+func TestKeyringHasAKeyBeforeItsMemoryIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := NewKeyring()
+		k.deriving <- struct{}{} // until the memory is gone
+		cookie, want := []byte("soon"), proofKey{1}
+		var waiting sync.WaitGroup
+		waiting.Go(func() {
+			if key, err := k.key(within(t), cookie); err != nil || key != want {
+				t.Errorf("%x, %v", key, err)
+			}
+		})
+		for tag, key := range map[string]proofKey{"another's": {2}, string(cookie): want} {
+			synctest.Wait() // until it waits
+			k.keep(k.tag([]byte(tag)), key)
+		}
+		waiting.Wait()
+	})
+}
+
 func TestKeyringForgetsTheLeastRecentlyUsed(t *testing.T) {
 	k := NewKeyring()
 	tag := func(i int) [32]byte { return [32]byte{byte(i), byte(i >> 8), 1} }
 	for i := range maxKeys {
 		k.keep(tag(i), proofKey{byte(i), 0xfe})
 	}
-	if _, ok := k.find(tag(0)); !ok {
+	if _, ok, _ := k.find(tag(0)); !ok {
 		t.Fatal("the first is gone while there is room")
 	}
 	for i := maxKeys; i < 3*maxKeys/2; i++ {
@@ -115,7 +136,7 @@ func TestKeyringForgetsTheLeastRecentlyUsed(t *testing.T) {
 		t.Errorf("%d keys are kept, with room for %d", len(k.keys), cap(k.keys))
 	}
 	for i := range 3 * maxKeys / 2 {
-		key, ok := k.find(tag(i))
+		key, ok, _ := k.find(tag(i))
 		// The first was used after all others of its time, so that it is the last of them to go.
 		if want := i == 0 || i > maxKeys/2; ok != want {
 			t.Errorf("key %d is kept: %v", i, ok)

@@ -26,6 +26,9 @@ type Stream interface {
 	SetDeadline(time.Time) error
 }
 
+// Certificates reports whether peers have to show a certificate, and one that is verified.
+func (e *Endpoint) Certificates() bool { return e.current.Load().byCertificate() }
+
 // ServerTLS returns the configuration of one inbound TLS connection that is not QUIC. A node has to show what a node has to
 // show over QUIC; from others, browsers and proxies, nothing is asked for, and they get no further than TLS by that.
 func (e *Endpoint) ServerTLS(node bool, protos []string) *tls.Config {
@@ -59,6 +62,9 @@ type Peering struct {
 	unproven bool
 	end      func()
 }
+
+// Proven reports whether the peer has proved that it is Node, as it need not have where somebody insecure was asked for.
+func (p *Peering) Proven() bool { return !p.unproven }
 
 // Hold has end called when the peer is not trusted any more, if the configuration wants that (CloseUntrusted), until release is
 // called. End must not block.
@@ -114,7 +120,6 @@ func (e *Endpoint) Greet(ctx context.Context, on Stream, state tls.ConnectionSta
 		}
 		return nil, err
 	}
-	p.unproven = unproven
 	return p, nil
 }
 
@@ -157,7 +162,7 @@ func (e *Endpoint) greetOn(ctx context.Context, s *settings, on Stream, who sess
 }
 
 func (e *Endpoint) peering(s *settings, peer Hello, who session, use x509.ExtKeyUsage) *Peering {
-	p := &Peering{Node: peer.Node, endpoint: e, chain: slices.Clone(who.tls.PeerCertificates), use: use}
+	p := &Peering{Node: peer.Node, endpoint: e, chain: slices.Clone(who.tls.PeerCertificates), use: use, unproven: s.InsecureNoVerify}
 	if s.byCertificate() {
 		p.Identity = Names(p.chain[0])
 	}
@@ -225,7 +230,5 @@ func (e *Endpoint) Introduce(ctx context.Context, on Stream, state tls.Connectio
 	if err := s.admitAcceptor(who, peer, want); err != nil {
 		return nil, &Error{CodeUntrusted, "hello", err}
 	}
-	p := e.peering(s, peer, who, x509.ExtKeyUsageServerAuth)
-	p.unproven = unproven
-	return p, nil
+	return e.peering(s, peer, who, x509.ExtKeyUsageServerAuth), nil
 }

@@ -259,6 +259,10 @@ func handshakeError(err error) error {
 			return &UntrustedError{Err: err}
 		}
 	}
+	const protocolVersion = tls.AlertError(70)
+	if strings.Contains(err.Error(), protocolVersion.Error()) {
+		return fmt.Errorf("TLS: %w: links are over TLS 1.3", err)
+	}
 	return fmt.Errorf("TLS: %w", err)
 }
 

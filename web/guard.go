@@ -11,6 +11,9 @@ import (
 // A Guard authenticates peers on TLS connections: WIRE.md, section 4. Its methods may be called by any number of goroutines at
 // once, and end soon after their context does.
 type Guard interface {
+	// Certificates reports whether peers have to show a certificate.
+	Certificates() bool
+
 	// ServerTLS returns the configuration of an inbound connection, of which node says whether the client is a node.
 	ServerTLS(node bool, protos []string) *tls.Config
 
@@ -31,7 +34,8 @@ type Stream interface {
 
 // A Peer is who was authenticated.
 type Peer struct {
-	Node string // the name that it has to keep in the distribution handshake
+	Node   string // the name that it has to keep in the distribution handshake
+	Proven bool   // that it is this node; without, it was let in though it could not prove that
 
 	// Hold has end called when the peer is not trusted any more, until release is called.
 	Hold func(end func()) (release func())

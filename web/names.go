@@ -23,13 +23,14 @@ type passed struct {
 	Token  string         `json:"token,omitempty"`
 	Header http.Header    `json:"header,omitempty"`
 	Ahead  []byte         `json:"ahead,omitempty"`
+	Proven bool           `json:"proven,omitempty"` // of what was answered: the peer has proved who it is, by the rules of the process that answered
 }
 
 // pass gives a connection to the process of a registered node, with what is to be known of it. The caller keeps conn, and may
 // close it.
 func pass(to *registry.Entry, conn net.Conn, u upgrade) error {
 	return to.Pass(conn, passed{
-		Form: u.form, Node: u.node.String(), From: u.from, Token: u.token, Header: u.header, Ahead: u.ahead,
+		Form: u.form, Node: u.node.String(), From: u.from, Token: u.token, Header: u.header, Ahead: u.ahead, Proven: u.proven,
 	})
 }
 

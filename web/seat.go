@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -35,6 +37,9 @@ type Settings struct {
 
 	// InsecureProxy lets peers pass over TLS that cannot prove who they are, since a proxy ends their TLS.
 	InsecureProxy bool
+
+	// InsecureClear lets peers pass in clear though this node's peers have to show certificates.
+	InsecureClear bool
 }
 
 // State and Status are how a seat stands.
@@ -91,6 +96,9 @@ type Seat struct {
 	mu      sync.Mutex
 	ended   bool    // moving is waited for, and grows no more
 	serving *server // what answers requests that do not come by the port; nil: nothing
+
+	warnedSince time.Time // and
+	warned      int       // lines since then
 }
 
 // NewSeat returns a seat that does nothing until it runs and is told what is wanted.
@@ -126,7 +134,7 @@ func (s *Seat) Apply(ctx context.Context, settings Settings) (Status, error) {
 			newServer(s, s.links, settings, names).hold(ctx, l)
 		},
 		Passed: func(file *os.File, message json.RawMessage) {
-			go s.move(func() { s.accept(secure, file, message) }) // ends with the connection, or when the VM has it
+			go s.move(func() { s.accept(&settings, secure, file, message) }) // ends with the connection, or when the VM has it
 		},
 	})
 }
@@ -166,7 +174,7 @@ func (s *Seat) serve(by *server) {
 
 // accept takes a connection that the holder of the port has passed on: one that has asked for a link, or, to be put on secure, one
 // where TLS is to begin.
-func (s *Seat) accept(secure *line, file *os.File, message json.RawMessage) {
+func (s *Seat) accept(by *Settings, secure *line, file *os.File, message json.RawMessage) {
 	var p passed
 	err := json.Unmarshal(message, &p)
 	conn, connErr := net.FileConn(file)
@@ -180,7 +188,7 @@ func (s *Seat) accept(secure *line, file *os.File, message json.RawMessage) {
 		s.secure(secure, conn, p)
 		return // its request has a line of its own
 	default:
-		u := upgrade{form: p.Form, from: p.From, token: p.Token, header: p.Header, ahead: p.Ahead}
+		u := upgrade{form: p.Form, from: p.From, token: p.Token, header: p.Header, ahead: p.Ahead, proven: p.Proven, by: by}
 		err = s.deliver(s.links, conn, u, func() {})
 	}
 	s.config.Log.Info("web request passed on", "from", p.From, "node", p.Node, "err", err)
@@ -203,6 +211,11 @@ func (s *Seat) deliver(ctx context.Context, conn net.Conn, u upgrade, opened fun
 	if u.secure != nil {
 		return s.deliverProven(ctx, conn, u, opened)
 	}
+	if err := s.admit(u); err != nil {
+		u.refuse(conn, http.StatusForbidden)
+		s.warn(u.from, err)
+		return err
+	}
 	_, tcp := conn.(*net.TCPConn)
 	_, local := conn.(*net.UnixConn)
 	passable := (tcp || local) && (u.form == formUpgrade || u.form == formAnswered)
@@ -220,9 +233,47 @@ func (s *Seat) deliver(ctx context.Context, conn net.Conn, u upgrade, opened fun
 	return taken.Hand(ctx, link, u.ahead)
 }
 
+// admit judges a connection on which nobody was authenticated here: one in clear, or one whose TLS has ended in the process that
+// holds the port, by the rules of that process. The port may speak what this node does not.
+func (s *Seat) admit(u upgrade) error {
+	certificates := s.config.Guard != nil && s.config.Guard.Certificates()
+	switch {
+	case u.by.TLS != Only && (!certificates || u.by.InsecureClear):
+		return nil
+	case u.form == formAnswered && (u.by.InsecureProxy || u.proven && !certificates):
+		return nil
+	case u.form == formAnswered:
+		return errors.New("its TLS has ended before this node, whom it has proved nothing (the option insecure_proxy lets it in)")
+	case u.by.TLS == Only:
+		return errors.New("it comes in clear, and this node takes links over TLS only (option listen)")
+	default:
+		return errors.New("it comes in clear, and peers of this node show certificates, since it has a cacertfile (the option insecure_clear lets it in)")
+	}
+}
+
+// maxWarnings is how many lines strangers can have written in each warnTime.
+const (
+	maxWarnings = 10
+	warnTime    = 10 * time.Second
+)
+
+// warn says who was turned away, as far as that does not fill the log. The access log has all of them.
+func (s *Seat) warn(from netip.AddrPort, err error) {
+	s.mu.Lock()
+	if now := time.Now(); now.Sub(s.warnedSince) >= warnTime {
+		s.warnedSince, s.warned = now, 0
+	}
+	s.warned++
+	tell := s.warned <= maxWarnings
+	s.mu.Unlock()
+	if tell {
+		s.config.Log.Warn("inbound connection turned away", "peer", from, "err", err)
+	}
+}
+
 // deliverProven is deliver for a peer that has to say who it is first: the VM does not hear of any other.
 func (s *Seat) deliverProven(ctx context.Context, conn net.Conn, u upgrade, opened func()) error {
-	link, release, err := s.open(ctx, conn, u, epmd.HighVersion)
+	link, _, release, err := s.open(ctx, conn, u, epmd.HighVersion)
 	if err != nil {
 		return err
 	}
@@ -237,32 +288,35 @@ func (s *Seat) deliverProven(ctx context.Context, conn net.Conn, u upgrade, open
 }
 
 // open confirms an upgrade, and authenticates the peer if it is over TLS. What the peer says is then read from the link from
-// the beginning. It takes ownership of conn; the caller owns the link, and calls release at its end.
-func (s *Seat) open(ctx context.Context, conn net.Conn, u upgrade, version uint16) (link HalfCloser, release func(), err error) {
+// the beginning; proven says whether it has proved its name. It takes ownership of conn; the caller owns the link, and calls release at
+// its end.
+func (s *Seat) open(
+	ctx context.Context, conn net.Conn, u upgrade, version uint16,
+) (link HalfCloser, proven bool, release func(), err error) {
 	if link, err = u.confirm(conn, version); err != nil {
-		return nil, nil, err
+		return nil, false, nil, err
 	}
 	if len(u.ahead) > 0 {
 		link = &prefixed{link, u.ahead}
 	}
 	release = func() {}
 	if u.secure == nil || !u.hello {
-		return link, release, nil
+		return link, false, release, nil
 	}
 	stop := context.AfterFunc(ctx, func() { _ = link.Close() })
 	defer stop()
 	peer, first, err := s.prove(ctx, link, u)
 	if err != nil {
 		_ = link.Close()
-		return nil, nil, err
+		return nil, false, nil, err
 	}
 	release = peer.Hold(func() { _ = link.Close() })
-	return &prefixed{link, first}, release, nil
+	return &prefixed{link, first}, peer.Proven, release, nil
 }
 
 // prove has the peer say who it is, and begin the distribution handshake with that name.
 func (s *Seat) prove(ctx context.Context, link HalfCloser, u upgrade) (*Peer, []byte, error) {
-	peer, err := s.config.Guard.Greet(ctx, link, *u.secure, u.node.String(), u.from, u.unproven)
+	peer, err := s.config.Guard.Greet(ctx, link, *u.secure, u.node.String(), u.from, u.by.InsecureProxy)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -277,7 +331,7 @@ func (s *Seat) prove(ctx context.Context, link HalfCloser, u upgrade) (*Peer, []
 
 // relay copies a link whose TLS ends here to the process of another node, which gets it as one that has been answered.
 func (s *Seat) relay(ctx context.Context, to *registry.Entry, conn net.Conn, u upgrade, opened func()) error {
-	link, release, err := s.open(ctx, conn, u, epmd.HighVersion)
+	link, proven, release, err := s.open(ctx, conn, u, epmd.HighVersion)
 	if err != nil {
 		return err
 	}
@@ -287,7 +341,7 @@ func (s *Seat) relay(ctx context.Context, to *registry.Entry, conn net.Conn, u u
 		_ = link.Close()
 		return err
 	}
-	err = pass(to, theirs, upgrade{form: formAnswered, node: u.node, from: u.from})
+	err = pass(to, theirs, upgrade{form: formAnswered, node: u.node, from: u.from, proven: proven})
 	_ = theirs.Close()
 	if err != nil {
 		_ = link.Close()

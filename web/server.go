@@ -76,9 +76,10 @@ type upgrade struct {
 	header http.Header // of formWebSocket: what its answer is made of
 	ahead  []byte      // what came behind the request
 
-	secure   *tls.ConnectionState // nil: in clear, and then nobody is authenticated here
-	hello    bool                 // the client says a hello behind the answer
-	unproven bool                 // who cannot prove who he is passes
+	secure *tls.ConnectionState // nil: in clear, and then nobody is authenticated here
+	hello  bool                 // the client says a hello behind the answer
+	proven bool                 // of formAnswered: by the rules of the process that has answered
+	by     *Settings            // of the seat that answers
 
 	stream streamAnswer     // of formStream; and the answer that it cannot be had
 	fail   func(status int) // by the handler, which has not ended
@@ -315,9 +316,9 @@ func (s *server) upgrade(w http.ResponseWriter, r *http.Request, path string) (i
 // checkProof says what the client has to show behind the answer. Over TLS it has to say a hello, unless the operator has said
 // that somebody stands in between.
 func (s *server) checkProof(u *upgrade, r *http.Request) (status int, text string) {
-	u.secure, u.unproven = r.TLS, s.settings.InsecureProxy
+	u.secure, u.by = r.TLS, &s.settings
 	u.hello = r.TLS != nil && r.Header.Get(helloHeader) == helloVersion
-	if r.TLS != nil && !u.hello && !u.unproven {
+	if r.TLS != nil && !u.hello && !u.by.InsecureProxy {
 		return http.StatusForbidden, "over https a node proves who it is"
 	}
 	return 0, ""
@@ -419,7 +420,7 @@ func (t *route) take(ctx context.Context, seat *Seat, conn net.Conn, u upgrade, 
 		return seat.give(ctx, t.entry, conn, u, opened)
 	}
 	defer t.drop()
-	link, release, err := seat.open(ctx, conn, u, t.version)
+	link, _, release, err := seat.open(ctx, conn, u, t.version)
 	if err != nil {
 		return err
 	}

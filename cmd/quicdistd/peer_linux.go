@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"quic_dist/registry"
 )
 
 // parents returns the process that started this one and the one that started that: a VM starts its port programs through
@@ -30,31 +32,18 @@ func parents() ([]int, error) {
 	return []int{parent, grandparent}, err
 }
 
-// checkPeer refuses who is not of this user, or not the VM that started this process (unix(7), SO_PEERCRED).
+// checkPeer refuses who is not of this user, or not the VM that started this process.
 func checkPeer(conn *net.UnixConn) error {
-	raw, err := conn.SyscallConn()
+	pid, err := registry.PeerOf(conn)
 	if err != nil {
 		return err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return err
-	}
-	if credErr != nil {
-		return credErr
-	}
-	if int(cred.Uid) != os.Getuid() {
-		return fmt.Errorf("process %d is of user %d, not %d", cred.Pid, cred.Uid, os.Getuid())
 	}
 	known, err := parents()
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(known, int(cred.Pid)) {
-		return fmt.Errorf("process %d is not the VM", cred.Pid)
+	if !slices.Contains(known, pid) {
+		return fmt.Errorf("process %d is not the VM", pid)
 	}
 	return nil
 }

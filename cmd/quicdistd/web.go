@@ -71,7 +71,7 @@ func (w *webSide) serve(ctx context.Context, m *portproto.WebServe) (portproto.F
 	settings := web.Settings{
 		Node: m.Node, NamePort: m.NodePort, Serve: m.Serve, Address: m.Address, Port: m.Port,
 		Compat: m.Mode == portproto.WebModeCompat, Allow: m.Allow, EPMDPort: m.EPMDPort,
-		TLS: web.Security(m.TLS), H3: m.H3, InsecureProxy: m.InsecureProxy,
+		TLS: web.Security(m.TLS), H3: m.H3, InsecureProxy: m.InsecureProxy, InsecureClear: m.InsecureClear,
 	}
 	w.b.endpoint.Offer(nil)
 	if m.H3 {

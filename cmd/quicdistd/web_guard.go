@@ -14,6 +14,8 @@ type webGuard struct{ e *streams.Endpoint }
 
 var _ web.Guard = webGuard{}
 
+func (g webGuard) Certificates() bool { return g.e.Certificates() }
+
 func (g webGuard) ServerTLS(node bool, protos []string) *tls.Config {
 	return g.e.ServerTLS(node, protos)
 }
@@ -38,5 +40,5 @@ func peerOf(p *streams.Peering, err error) (*web.Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &web.Peer{Node: p.Node, Hold: p.Hold}, nil
+	return &web.Peer{Node: p.Node, Proven: p.Proven(), Hold: p.Hold}, nil
 }

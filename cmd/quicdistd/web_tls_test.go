@@ -200,13 +200,26 @@ func TestAProxyThatEndsTLS(t *testing.T) {
 	}
 }
 
-// TestAProxyToANodeOfAnotherProcess: what a proxy speaks TLS for to the port's holder gets to the node's process all the same.
+// TestAProxyToANodeOfAnotherProcess: what a proxy speaks TLS for to the port's holder gets to the node's process, if that node too
+// is told to let such peers in; and so does what comes in clear, if that node is reached in clear.
 func TestAProxyToANodeOfAnotherProcess(t *testing.T) {
 	first, port := securely(t, func(m *portproto.WebServe) { m.InsecureProxy = true })
 	second := startedIn(t, first.dir)
 	second.greet().configureWith(portproto.DataPlaneSocket)
 	serve := second.webServe(portproto.WebTakeCopy)
 	serve.Node, serve.Port, serve.TLS = "other@localhost", port, portproto.WebTLSOnly
+	second.put(serve)
+	expect[*portproto.WebServing](second.vm)
+	stranger := onSockets(t)
+	refused := stranger.secureDial(vmCookie, webURL("wss", "127.0.0.1", tlsProxy(t, webURL("https", "127.0.0.1", port))))
+	refused.Node, refused.InsecureProxy = serve.Node, true
+	stranger.put(refused)
+	s := expect[*portproto.WebDialled](stranger.vm)
+	_, _ = io.WriteString(meetWeb(t, s.Take, s.Socket, s.Token), nameOf(refused.Local))
+	second.awaitLog("its TLS has ended before this node")
+
+	serve = second.webServe(portproto.WebTakeCopy)
+	serve.Node, serve.Port, serve.TLS, serve.InsecureProxy = "other@localhost", port, portproto.WebTLSOnly, true
 	second.put(serve)
 	expect[*portproto.WebServing](second.vm)
 	proxy := tlsProxy(t, webURL("https", "127.0.0.1", port))
@@ -268,7 +281,13 @@ func TestBrowsersOverTLS(t *testing.T) {
 // certified starts quicdistd with a certificate for node.
 func certified(t *testing.T, dir, node string) *process {
 	t.Helper()
-	p := startedIn(t, t.TempDir())
+	return certifiedIn(t, t.TempDir(), dir, node)
+}
+
+// certifiedIn is certified, for a process with this folder for its temporary files.
+func certifiedIn(t *testing.T, temporary, dir, node string) *process {
+	t.Helper()
+	p := startedIn(t, temporary)
 	p.greet()
 	cert, key, ca := certify(t, dir, node)
 	m, yes := p.configuration(), true
@@ -322,6 +341,74 @@ func TestCertificatesOverTLS(t *testing.T) {
 		if _, err := atServer.Read(make([]byte, 1)); err == nil {
 			t.Error("the link of a peer that is not trusted any more goes on")
 		}
+	}
+}
+
+// TestInClearWhereItIsNotAllowed: a node that listens over TLS only, or goes by certificates, is not reached in clear at a port that
+// another process holds and that speaks it; nor by the cookie, where that process ends the TLS of who names no node beforehand.
+func TestInClearWhereItIsNotAllowed(t *testing.T) {
+	byCookie := func(t *testing.T, dir string) *process {
+		p := startedIn(t, dir)
+		p.greet().configureWith(portproto.DataPlaneSocket)
+		return p
+	}
+	byCertificate := func(t *testing.T, dir string) *process { return certifiedIn(t, dir, t.TempDir(), "other@localhost") }
+	for _, c := range []struct {
+		name    string
+		start   func(t *testing.T, dir string) *process
+		change  func(*portproto.WebServe)
+		inClear string // words of the refusal; empty: it gets in
+		relayed string // likewise, with TLS that ends in the holder
+	}{
+		{
+			"over TLS only", byCookie, func(m *portproto.WebServe) { m.TLS = portproto.WebTLSOnly },
+			"over TLS only", "",
+		},
+		{
+			"by certificate", byCertificate, func(*portproto.WebServe) {},
+			"the option insecure_clear lets it in", "the option insecure_proxy lets it in",
+		},
+		{"by certificate, insecure", byCertificate, func(m *portproto.WebServe) { m.InsecureClear = true }, "", ""},
+		{"by cookie", byCookie, func(*portproto.WebServe) {}, "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			holder, port := securely(t, func(m *portproto.WebServe) { m.TLS = portproto.WebTLSBeside })
+			node := c.start(t, holder.dir)
+			serve := node.webServe(portproto.WebTakeCopy)
+			// Too long to be said in ALPN, so the holder does not know for whom the TLS is.
+			serve.Node = "other@" + strings.Repeat("long.", 47) + "example"
+			serve.Port, serve.TLS = port, portproto.WebTLSBeside
+			c.change(serve)
+			node.put(serve)
+			expect[*portproto.WebServing](node.vm)
+			for _, carrier := range []string{"http", "ws", "https"} {
+				client := onSockets(t)
+				m := client.secureDial(vmCookie, webURL(carrier, "127.0.0.1", port))
+				m.Node = serve.Node
+				client.put(m)
+				words := c.inClear
+				switch {
+				case carrier == "https":
+					words = c.relayed
+					d := expect[*portproto.WebDialled](client.vm)
+					atClient := meetWeb(t, d.Take, d.Socket, d.Token)
+					_, _ = io.WriteString(atClient, nameOf(m.Local))
+				case words != "":
+					if e := expect[*portproto.Error](client.vm); !strings.Contains(e.Text, "403 Forbidden") {
+						t.Errorf("%s: %s", carrier, e)
+					}
+				}
+				if words != "" {
+					node.awaitLog(words)
+					continue
+				}
+				a := expect[*portproto.WebAccepted](node.vm)
+				meetWeb(t, a.Take, a.Socket, a.Token)
+				if carrier != "https" {
+					expect[*portproto.WebDialled](client.vm)
+				}
+			}
+		})
 	}
 }
 

@@ -17,11 +17,10 @@
 
 %% @doc The handshake record of an accepted channel with a receiver that ends the handshake when
 %% the peer gives a name that is not the one it has claimed, and logs both. One that came over HTTP
-%% has claimed none here: what it has claimed the sidecar compares.
+%% has claimed none here: what it has claimed the sidecar compares, if there is anything; so the
+%% option `allow' is asked here too, about the name that it gives.
 -spec held_to(claim() | unclaimed, {inet:ip_address(), inet:port_number()}, #hs_data{}) ->
     #hs_data{}.
-held_to(unclaimed, _, Hs) ->
-    Hs;
 held_to(Claim, Address, #hs_data{f_recv = Receive} = Hs) ->
     Hs#hs_data{
         f_recv = fun(Ctrl, Length, Timeout) ->
@@ -50,7 +49,7 @@ pass({error, Text}, _, {Ip, UdpPort}) ->
 %% The messages are those of ERTS User's Guide, "Distribution Protocol": `N' and the older `n' with
 %% the name, in Latin-1. A node that asks for a name gives its host's alone, and is
 %% `undefined@Host' in the hello.
--spec check(claim(), [byte()]) -> ok | {error, unicode:chardata()}.
+-spec check(claim() | unclaimed, [byte()]) -> ok | {error, unicode:chardata()}.
 check(Claim, [$N, _, _, _, _, _, _, _, _, _, _, _, _, Size1, Size0 | Rest]) ->
     compare(Claim, lists:sublist(Rest, 256 * Size1 + Size0));
 check(Claim, [$n, _, _, _, _, _, _ | Name]) ->
@@ -58,6 +57,21 @@ check(Claim, [$n, _, _, _, _, _, _ | Name]) ->
 check(_, _) ->
     ok.
 
+compare(unclaimed, Bytes) ->
+    Name =
+        case lists:member($@, Bytes) of
+            true -> Bytes;
+            false -> "undefined@" ++ Bytes
+        end,
+    case quic_dist_port:options() of
+        {ok, Options} ->
+            case quic_dist_admit:may_connect(unicode:characters_to_binary(Name), Options) of
+                true -> ok;
+                false -> {error, ["the option allow does not name ", shown(Name)]}
+            end;
+        {error, {_, Text}} ->
+            {error, Text}
+    end;
 compare({Node, Identity}, Bytes) ->
     %% The bytes are the characters' code points, as in dist_util's list_to_atom.
     case unicode:characters_to_binary(Bytes) of

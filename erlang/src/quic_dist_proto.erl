@@ -553,6 +553,7 @@ web_messages(vm) ->
             {epmd_port, u16},
             {h3, {atom, [true, false]}},
             {id, u32},
+            {insecure_clear, {atom, [true, false]}},
             {insecure_proxy, {atom, [true, false]}},
             {mode, {atom, [compat, router]}},
             {names_to, {list, text, 0, 64}},

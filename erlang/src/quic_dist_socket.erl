@@ -5,6 +5,8 @@
 -behaviour(quic_dist_plane).
 
 -export([open/1, hand_over/2, hs_data/1]).
+%% For others whose data travels like this.
+-export([connect/1]).
 
 -include_lib("kernel/include/dist_util.hrl").
 
@@ -17,6 +19,14 @@
 %% @private
 -spec open(quic_dist_port:channel()) -> {ok, gen_tcp:socket()} | {error, term()}.
 open(#{socket := Path, token := Token} = Channel) ->
+    case connect(Path) of
+        {ok, Socket} -> show_token(Socket, Token, Channel);
+        {error, _} = Error -> Error
+    end.
+
+%% @private A passive socket, in the framing of a channel that is up.
+-spec connect(binary()) -> {ok, gen_tcp:socket()} | {error, {binary(), inet:posix()}}.
+connect(Path) ->
     %% Kernel's parameter inet_backend must not decide: only inet's sockets are ports.
     Options = [
         {inet_backend, inet},
@@ -26,11 +36,11 @@ open(#{socket := Path, token := Token} = Channel) ->
         {sndbuf, ?SOCKET_BUFFER},
         {recbuf, ?SOCKET_BUFFER},
         {buffer, ?READ_BUFFER},
-        %% Many small messages leave in one system call.
+        %% Many small messages leave in one system call, and wake the sidecar once.
         {delay_send, true}
     ],
     case gen_tcp:connect({local, Path}, 0, Options, ?CONNECT_TIMEOUT) of
-        {ok, Socket} -> show_token(Socket, Token, Channel);
+        {ok, _} = Connected -> Connected;
         {error, Reason} -> {error, {Path, Reason}}
     end.
 

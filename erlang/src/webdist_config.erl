@@ -24,6 +24,7 @@
     h3 := boolean(),
     carriers := [carrier(), ...],
     urls := [{Pattern :: binary(), [Url :: binary(), ...]}],
+    insecure_clear := boolean(),
     insecure_proxy := boolean(),
     web_upstream => binary()
 }.
@@ -40,6 +41,7 @@
     h3 => false,
     carriers => [http, ws],
     urls => [],
+    insecure_clear => false,
     insecure_proxy => false
 }).
 
@@ -100,10 +102,14 @@ accept(mode, _) -> {error, "compat or router"};
 accept(method, Method) when Method =:= get; Method =:= connect -> {ok, Method};
 accept(method, _) -> {error, "get or connect"};
 accept(Key, Bool) when
-    is_boolean(Bool) andalso (Key =:= hand_over orelse Key =:= h3 orelse Key =:= insecure_proxy)
+    is_boolean(Bool) andalso
+        (Key =:= hand_over orelse Key =:= h3 orelse
+            Key =:= insecure_clear orelse Key =:= insecure_proxy)
 ->
     {ok, Bool};
-accept(Key, _) when Key =:= hand_over; Key =:= h3; Key =:= insecure_proxy ->
+accept(Key, _) when
+    Key =:= hand_over; Key =:= h3; Key =:= insecure_clear; Key =:= insecure_proxy
+->
     {error, "true or false"};
 accept(listen, Value) ->
     case lists:member(Value, [[http], [https], [http, https], [https, http]]) of
@@ -137,7 +143,7 @@ accept(names_to, Prefixes) ->
 accept(_, _) ->
     {error,
         "one of port, mode, listen_address, allow, names_to, method, hand_over, listen, h3, "
-        "carriers, urls, insecure_proxy, web_upstream"}.
+        "carriers, urls, insecure_clear, insecure_proxy, web_upstream"}.
 
 %% @doc A list of carriers, none of them twice.
 -spec carriers(term()) -> {ok, [carrier(), ...]} | error.

@@ -3,7 +3,7 @@
 %% It serves `-proto_dist webdist' and, where QUIC does not get through, `-proto_dist quic'.
 -module(webdist_dial).
 
--export([dial/4, urls/3]).
+-export([dial/4, urls/3, trusted/3]).
 -export_type([link/0]).
 
 -type link() :: #{
@@ -21,9 +21,10 @@
 dial(Node, Host, Which, Timeout) ->
     case {webdist_config:read(), quic_dist_port:options()} of
         {{ok, Options}, {ok, Identity}} ->
-            case urls(Node, Host, Which, Options) of
-                [] -> {error, "the option urls has no URL of these carriers for it"};
-                Urls -> request(Node, Urls, Options, Identity, Timeout)
+            case trusted(urls(Node, Host, Which, Options), Options, Identity) of
+                {ok, []} -> {error, "the option urls has no URL of these carriers for it"};
+                {ok, Urls} -> request(Node, Urls, Options, Identity, Timeout);
+                {error, _} = Error -> Error
             end;
         {{error, Text}, _} ->
             {error, Text};
@@ -52,6 +53,22 @@ request(Node, Urls, #{method := Method, insecure_proxy := Proxy} = Options, Iden
         {error, {_, Text}} ->
             {error, Text}
     end.
+
+%% @doc The URLs by which a node of this identity connects: whose peers show certificates is not to
+%% have others for that they are reached in clear. An error is a line for the operator.
+-spec trusted([binary()], webdist_config:options(), quic_dist_config:options()) ->
+    {ok, [binary()]} | {error, string()}.
+trusted(Urls, #{insecure_clear := false}, #{cacertfile := _, insecure_no_verify := false}) ->
+    case [Url || Url <- Urls, not in_clear(Url)] of
+        [] when Urls =/= [] ->
+            {error,
+                "in clear a peer shows no certificate, and this node has a cacertfile: name https, "
+                "wss, h2 or h3 (options carriers and urls); insecure_clear does without"};
+        Secure ->
+            {ok, Secure}
+    end;
+trusted(Urls, _, _) ->
+    {ok, Urls}.
 
 %% Nobody is shown a proof over a connection in clear.
 cookie(Node, Urls, Identity) ->

@@ -114,7 +114,8 @@ accept_connection(Acceptor, {Ctrl, Address}, MyNode, Allowed, SetupTime) ->
                 {Acceptor, controller} ->
                     Timer = dist_util:start_timer(SetupTime),
                     Hs = quic_dist_plane:hs_data(Ctrl),
-                    dist_util:handshake_other_started(Hs#hs_data{
+                    Held = quic_dist_peer:held_to(unclaimed, Address, Hs),
+                    dist_util:handshake_other_started(Held#hs_data{
                         kernel_pid = Kernel,
                         this_node = MyNode,
                         timer = Timer,

@@ -24,8 +24,7 @@
 
 %% Milliseconds.
 -define(TIMEOUT, 5000).
-%% Bytes, as in quic_dist_socket.
--define(SOCKET_BUFFER, 16#40000).
+%% Bytes that are read at a time with a descriptor.
 -define(READ_BUFFER, 16#20000).
 %% The head of what comes with a descriptor: the family, and how much the sidecar has read.
 -define(HEAD, 5).
@@ -58,18 +57,9 @@ take_sockets() ->
 %% framing of the distribution handshake.
 -spec open(taken()) -> {ok, gen_tcp:socket()} | {error, term()}.
 open(#{take := copy, socket := Path, token := Token}) ->
-    Options = [
-        {inet_backend, inet},
-        local,
-        {active, false},
-        {packet, 4},
-        {sndbuf, ?SOCKET_BUFFER},
-        {recbuf, ?SOCKET_BUFFER},
-        {buffer, ?READ_BUFFER}
-    ],
-    case gen_tcp:connect({local, Path}, 0, Options, ?TIMEOUT) of
+    case quic_dist_socket:connect(Path) of
         {ok, Socket} -> show_token(Socket, Token);
-        {error, Reason} -> {error, {Path, Reason}}
+        {error, _} = Error -> Error
     end;
 open(#{take := descriptor, socket := Path, token := Token}) ->
     Owner = self(),

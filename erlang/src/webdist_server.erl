@@ -248,11 +248,13 @@ apply_again(State0) ->
 apply_wish(#state{serve = Serve, node = Node, node_port = NodePort} = State) ->
     case webdist_config:read() of
         {ok, #{port := Port, mode := Mode, allow := Allow, names_to := NamesTo} = Options} ->
-            #{listen := Listen, h3 := H3, insecure_proxy := InsecureProxy} = Options,
-            warn_if_insecure(Options, State),
+            #{listen := Listen, h3 := H3} = Options,
+            #{insecure_proxy := InsecureProxy, insecure_clear := InsecureClear} = Options,
+            State#state.status =:= undefined andalso warn_if_insecure(Options),
             Fields = #{
                 tls => tls(Listen),
                 h3 => H3,
+                insecure_clear => InsecureClear,
                 insecure_proxy => InsecureProxy,
                 node => Node,
                 node_port => NodePort,
@@ -295,14 +297,20 @@ tls([https]) -> only;
 tls([http, https]) -> beside.
 
 %% When it is wanted for the first time: what weakens the port is never forgotten.
-warn_if_insecure(#{insecure_proxy := true}, #state{status = undefined}) ->
-    quic_dist_log:log(
-        warning,
-        "webdist: insecure_proxy is set: over https peers are let in, and dialled, that cannot "
-        "prove who they are, and nothing but Erlang's cookie handshake is between them and this "
-        "node"
-    );
-warn_if_insecure(_, _) ->
+warn_if_insecure(#{insecure_proxy := Proxy, insecure_clear := Clear}) ->
+    Proxy andalso
+        quic_dist_log:log(
+            warning,
+            "webdist: insecure_proxy is set: over https peers are let in, and dialled, that cannot "
+            "prove who they are, and nothing but Erlang's cookie handshake is between them and this "
+            "node"
+        ),
+    Clear andalso
+        quic_dist_log:log(
+            warning,
+            "webdist: insecure_clear is set: in clear peers are let in, and dialled, without a "
+            "certificate, and nothing but Erlang's cookie handshake is between them and this node"
+        ),
     ok.
 
 listen_address(#{listen_address := Address}) -> list_to_binary(inet:ntoa(Address));

@@ -14,6 +14,7 @@
     other_cookies/1,
     not_allowed/1,
     names_and_epmd/1,
+    without_epmd/1,
     names_in_use/1,
     certificates/1,
     end_in_the_middle/1,
@@ -48,6 +49,7 @@ all() ->
         other_cookies,
         not_allowed,
         names_and_epmd,
+        without_epmd,
         names_in_use,
         certificates,
         end_in_the_middle,
@@ -243,11 +245,37 @@ names_and_epmd(_Config) ->
     {?OK, Names, ""} = cli(["names", "127.0.0.1"]),
     says(Names, [Name, " +", integer_to_list(Port), " +epmd\n"]),
     {?OK, Text, ""} = cli(["ping", name(Node)]),
-    says(Text, "epmd at 127.0.0.1 says so"),
+    says(Text, "the port mapper of 127.0.0.1 .* says so"),
     {?UNREACHABLE, "", Error} = cli(["ping", "nobody" ++ Name ++ "@127.0.0.1"]),
-    says(Error, "it knows no node of this name"),
+    says(Error, "does not know the name nobody.*is the node up"),
     quic_dist_node:stop(Node),
     {?UNREACHABLE, "", _} = cli(["ping", name(Node)]).
+
+%% The registry of quic_epmd is asked as epmd is, and a node with two carriers reached by QUIC; one
+%% that has TCP alone is said to. A file of nodes does without both.
+without_epmd(_Config) ->
+    NamePort = quic_dist_node:free_port(),
+    Start = fun(Carrier) ->
+        quic_dist_node:start(#{
+            carrier => Carrier,
+            name => {long, quic_dist_node:unique("cli") ++ "@127.0.0.1"},
+            args => ["-start_epmd", "false", "-epmd_module", "quic_epmd"],
+            quic_dist => [{name_port, NamePort}]
+        })
+    end,
+    [Both, Tcp] = [Start([quic, inet_tcp]), Start(inet_tcp)],
+    Asked = ["--epmd-port", integer_to_list(NamePort)],
+    {?OK, _, ""} = cli(["ping", name(Both) | Asked]),
+    {?OK, Found, ""} = cli(["doctor", name(Both) | Asked]),
+    says(Found, "address +ok +.*the port mapper of 127.0.0.1 .* says so"),
+    {?UNREACHABLE, "", Error} = cli(["ping", name(Tcp) | Asked]),
+    says(Error, "for another carrier than those of this node"),
+    {?OK, Names, ""} = cli(["names" | Asked]),
+    [says(Names, hd(string:split(name(Node), "@")) ++ " +[0-9]+ +epmd\n") || Node <- [Both, Tcp]],
+    #{listen := {_, Port}} = quic_dist_node:info(Both),
+    File = filename:join(quic_dist_node:dir(), quic_dist_node:unique("nodes")),
+    ok = file:write_file(File, io_lib:format("~s quic :~w~n", [name(Both), Port])),
+    {?OK, _, ""} = cli(["ping", name(Both), "--discovery", "none", "--nodes-file", File]).
 
 %% A name that is another's is not taken from it.
 names_in_use(_Config) ->

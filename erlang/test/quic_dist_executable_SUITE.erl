@@ -162,6 +162,12 @@ built_with_go(Config) ->
             ok = file:write_file(Main, Text),
             {1, Stale} = place(Config, []),
             said(["was built for other sources", "there is no go in PATH"], Stale),
+            %% The same of files that are compiled in.
+            {0, _} = place(Config, Path),
+            Page = filename:join(value(root, Config), "status/page/index.html"),
+            ok = file:write_file(Page, "another page\n", [append]),
+            {1, StalePage} = place(Config, []),
+            said(["was built for other sources", "there is no go in PATH"], StalePage),
             %% A build that does not succeed is one more way that did not.
             ok = file:write_file(Main, "package main\nfunc main() { nonsense }\n"),
             {1, Broken} = place(Config, Path),
@@ -176,7 +182,8 @@ go_files() ->
      || Folder <- Entries,
         hd(Folder) =/= $_,
         hd(Folder) =/= $.,
-        File <- filelib:wildcard("**/*.go", filename:join(Top, Folder))
+        Pattern <- ["**/*.go", "page/*"],
+        File <- filelib:wildcard(Pattern, filename:join(Top, Folder))
     ].
 
 %% A mirror's archive with the pinned checksum is taken.
@@ -226,6 +233,9 @@ refused_downloads(Config) ->
     ok = pin(Config, Archive),
     {1, Nobody} = place(Config, mirror("http://127.0.0.1:1")),
     said(["download from http://127.0.0.1:1/", "econnrefused"], Nobody),
+    %% Whether this machine has certificates of authorities or not.
+    {1, NoTls} = place(Config, mirror("https://127.0.0.1:1")),
+    said(["there is no quicdistd", "download from https://127.0.0.1:1/"], NoTls),
     %% More than any archive has is not waited for.
     Endless = binary:copy(<<0>>, 1024 * 1024),
     {1, TooMuch} = place(Config, mirror(serve(fun(_) -> {endless, Endless} end))),

@@ -15,6 +15,9 @@
     stock_nodes/1,
     order/1,
     no_way_but_proof/1,
+    certificates_in_clear/1,
+    allow_in_clear/1,
+    one_port_number/1,
     fallback/1,
     fallback_not_for_strangers/1
 ]).
@@ -29,7 +32,8 @@ suite() ->
 
 all() ->
     [{group, Carrier} || Carrier <- [ws, https, wss, h2, h3]] ++
-        [stock_nodes, order, no_way_but_proof, fallback, fallback_not_for_strangers].
+        [stock_nodes, order, no_way_but_proof, certificates_in_clear, allow_in_clear] ++
+        [one_port_number, fallback, fallback_not_for_strangers].
 
 groups() ->
     %% What the carriers have in common is tried once; the whole on every carrier is Go's.
@@ -90,6 +94,14 @@ node(Carrier, Config, Options) ->
         carrier => webdist,
         name => {long, unique("n") ++ "@127.0.0.1"},
         webdist => [{port, port(Config)}, {listen, Listen}, {carriers, [Carrier]}]
+    }).
+
+%% Such a node at a port, and with carriers, in clear unless it is told otherwise.
+in_clear(Config, Options) ->
+    with(Options, #{
+        carrier => webdist,
+        name => {long, unique("n") ++ "@127.0.0.1"},
+        webdist => [{port, port(Config)}]
     }).
 
 %% Nothing but the cases makes connections.
@@ -253,15 +265,7 @@ another_name(Config) ->
 
 %% Certificates for the host's address authenticate; one for another host does not, nor does none.
 certificates(Config) ->
-    Dir = filename:join(quic_dist_node:dir(), unique("certs")),
-    cert(["ca", "-out", Dir]),
-    CA = filename:join(Dir, "ca.pem"),
-    With = fun(Host) ->
-        cert(["node", Host, "-ca", CA, "-out", Dir]),
-        Files = [{certfile, Host ++ ".pem"}, {keyfile, Host ++ ".key"}, {cacertfile, "ca.pem"}],
-        #{quic_dist => [{Key, filename:join(Dir, File)} || {Key, File} <- Files]}
-    end,
-    [Good, Bad] = [With(Host) || Host <- ["127.0.0.1", "elsewhere.example.org"]],
+    [Good, Bad] = certified(["127.0.0.1", "elsewhere.example.org"]),
     B = node(Config, Good),
     A = node(Config, reaching(carrier(Config), B, Good)),
     C = node(Config, reaching(carrier(Config), B, Bad)),
@@ -272,6 +276,20 @@ certificates(Config) ->
     ?assertEqual(0, Attempts()),
     ?assertEqual({pong, []}, {ping(A, B), log_lines(A, "cannot connect to ")}),
     big(A, B).
+
+%% Options of nodes with certificates for these hosts, of one authority.
+certified(Hosts) ->
+    Dir = filename:join(quic_dist_node:dir(), unique("certs")),
+    cert(["ca", "-out", Dir]),
+    CA = filename:join(Dir, "ca.pem"),
+    [
+        begin
+            cert(["node", Host, "-ca", CA, "-out", Dir]),
+            Files = [{certfile, Host ++ ".pem"}, {keyfile, Host ++ ".key"}, {cacertfile, "ca.pem"}],
+            #{quic_dist => [{Key, filename:join(Dir, File)} || {Key, File} <- Files]}
+        end
+     || Host <- Hosts
+    ].
 
 cert(Words) ->
     {ok, Platform} = quic_dist_exe:target(),
@@ -334,6 +352,97 @@ no_way_but_proof(Config) ->
     {error, Text} = call(A, webdist_dial, dial, [name(B), "127.0.0.1", any, 6000]),
     ?assertEqual(nomatch, string:find(Text, "http://")),
     ?assertNotEqual(nomatch, string:find(Text, "its log says why")).
+
+%% Who has a cacertfile is not reached in clear by the cookie alone, and reaches nobody so, whatever
+%% the port speaks, unless the option with insecure in its name is set.
+certificates_in_clear(Config) ->
+    [Certified] = certified(["127.0.0.1"]),
+    Both = [{listen, [http, https]}],
+    Plain = in_clear(Config, #{webdist => Both}),
+    Showing = fun(Options) -> in_clear(Config, Certified#{webdist => Options}) end,
+    B = Showing(Both),
+    Attempts = trace_attempts(B),
+    ?assertEqual(pang, ping(Plain, B)),
+    wait_until(line, fun() -> log_lines(B, "in clear, and peers of this node show") =/= [] end),
+    ?assertMatch([_ | _], log_lines(Plain, "cannot connect to .*403 Forbidden")),
+    ?assertEqual(0, Attempts()),
+    ?assertEqual(pang, ping(B, Plain)),
+    ?assertMatch([_ | _], log_lines(B, "cannot connect to .*insecure_clear does without")),
+    C = Showing([{insecure_clear, true} | Both]),
+    ?assertMatch([_], log_lines(C, "^warning.*insecure_clear is set")),
+    ?assertEqual(pong, ping(Plain, C)),
+    disconnect(Plain, C),
+    ?assertEqual(pong, ping(C, Plain)),
+    Quic = start(Certified#{
+        carrier => quic,
+        args => ["-connect_all", "false", "-s", "webdist_server"],
+        webdist => [{port, port(Config)}]
+    }),
+    wait_until(line, fun() ->
+        ?assertEqual(pang, ping(Plain, Quic)),
+        log_lines(Quic, "in clear, and peers of this node show") =/= []
+    end).
+
+%% The option allow is asked in clear as well, about the name in the distribution handshake.
+allow_in_clear(Config) ->
+    A = in_clear(Config, #{}),
+    Bs = [
+        in_clear(Config, #{quic_dist => [{allow, ["nobody@nowhere"]}]}),
+        start(#{
+            carrier => quic,
+            args => ["-connect_all", "false", "-s", "webdist_server"],
+            quic_dist => [{allow, ["nobody@nowhere"]}],
+            webdist => [{port, port(Config)}]
+        })
+    ],
+    [
+        begin
+            ?assertEqual(pang, ping(A, B)),
+            wait_until(line, fun() -> log_lines(B, "the option allow does not name") =/= [] end)
+        end
+     || B <- Bs
+    ].
+
+%% TCP and UDP of one number: QUIC and an upgrade lead to the node, and web clients are told of HTTP/3
+%% (Alt-Svc). So it is with the sidecar after this one. What HTTP/3 itself does there is tested in Go.
+one_port_number(Config) ->
+    {ok, _} = application:ensure_all_started(ssl),
+    B = start(#{
+        carrier => quic,
+        name => none,
+        args => [
+            "-name", integer_to_list(port(Config)) ++ "@127.0.0.1", "-no_epmd",
+            "-connect_all", "false", "-s", "webdist_server"
+        ],
+        webdist => [{port, port(Config)}, {listen, [https]}, {h3, true}]
+    }),
+    Quic = start(#{carrier => quic, args => ["-connect_all", "false"]}),
+    %% It does not listen, and so does not take the port over.
+    Https = node(https, Config, #{args => ["-dist_listen", "false"]}),
+    Told = "\r\nAlt-Svc: h3=\":" ++ integer_to_list(port(Config)) ++ "\"; ma=3600\r\n",
+    Reached = fun() ->
+        wait_until(told, fun() -> string:find(page(port(Config)), Told) =/= nomatch end),
+        [
+            wait_until({reached, From}, fun() -> ping(From, B) =:= pong end)
+         || From <- [Quic, Https]
+        ]
+    end,
+    Reached(),
+    quic_dist_node:signal(quic_dist_node:sidecar(B), kill),
+    wait_until(nodedown, fun() -> call(B, fun() -> nodes(connected) end) =:= [] end),
+    Reached().
+
+%% The answer to who asks for a page over TLS.
+page(Port) ->
+    case ssl:connect("127.0.0.1", Port, [{active, false}, {verify, verify_none}], 5000) of
+        {ok, Socket} ->
+            ok = ssl:send(Socket, "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"),
+            {ok, Head} = ssl:recv(Socket, 0, 5000),
+            ok = ssl:close(Socket),
+            Head;
+        {error, _} ->
+            ""
+    end.
 
 %% Where UDP is dropped a node of -proto_dist quic connects by TLS over TCP, and says so; once UDP
 %% gets through the next connection is on QUIC.

@@ -30,6 +30,7 @@ accepted_test_() ->
             {[{urls, [{'*', ["https://a", <<"h2://b">>]}]}], urls,
                 [{<<"*">>, [<<"https://a">>, <<"h2://b">>]}]},
             {[{insecure_proxy, true}], insecure_proxy, true},
+            {[{insecure_clear, true}], insecure_clear, true},
             {[{web_upstream, "http://a:80"}], web_upstream, <<"http://a:80">>}
         ]
     ].
@@ -70,6 +71,7 @@ refused_test_() ->
             {urls, [{"*"}]},
             {urls, [{"*", lists:duplicate(17, "https://a")}]},
             {insecure_proxy, 1},
+            {insecure_clear, yes},
             {colour, red}
         ]
     ].

@@ -23,6 +23,28 @@ urls_of_a_table_test() ->
     ?assertEqual([<<"https://b">>], webdist_dial:urls('b@h', "h", Options)),
     ?assertEqual([<<"wss://x">>, <<"h2://y">>], webdist_dial:urls('a@h', "h", Options)).
 
+%% With a cacertfile no way in clear is taken, unless that is asked for.
+clear_ways_test_() ->
+    Certified = #{cacertfile => <<"ca.pem">>, insecure_no_verify => false},
+    Urls = [<<"http://a">>, <<"https://a">>, <<"ws://a">>],
+    [
+        {lists:flatten(io_lib:format("~0tp", [{Given, Identity}])),
+            ?_assertEqual(Want, webdist_dial:trusted(Urls, options(Given), Identity))}
+     || {Given, Identity, Want} <- [
+            {[], Certified, {ok, [<<"https://a">>]}},
+            {[{insecure_clear, true}], Certified, {ok, Urls}},
+            {[], Certified#{insecure_no_verify := true}, {ok, Urls}},
+            {[], #{insecure_no_verify => false}, {ok, Urls}}
+        ]
+    ] ++
+        [
+            ?_assertMatch(
+                {error, "in clear a peer shows no certificate" ++ _},
+                webdist_dial:trusted([<<"ws://a">>], options([]), Certified)
+            ),
+            ?_assertEqual({ok, []}, webdist_dial:trusted([], options([]), Certified))
+        ].
+
 %% What QUIC may fall back on authenticates peers as it does.
 fallback_test_() ->
     [

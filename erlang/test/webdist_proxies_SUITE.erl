@@ -10,9 +10,12 @@
 -export([init_per_group/2, end_per_group/2, init_per_testcase/2, end_per_testcase/2]).
 -export([
     big_messages/1,
-    behind_tls/1,
+    in_websocket/1,
+    over_tls/1,
+    no_link_without_proof/1,
     a_restart/1,
     other_paths/1,
+    tls_passed_on/1,
     idle_links_stay_up/1,
     a_short_timeout_cuts_idle_links/1,
     idle_at_the_defaults/1
@@ -20,7 +23,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
--import(quic_dist_node, [call/2, call/3, call/4, connect/2, scale/1, start/1, unique/1]).
+-import(quic_dist_node, [call/2, call/3, call/4, connect/2, log_lines/2, scale/1, start/1]).
+-import(quic_dist_node, [unique/1]).
 -import(quic_dist_node, [wait_until/2]).
 
 -record(proxy, {
@@ -45,11 +49,13 @@ suite() ->
     [{timetrap, scale(60000)}].
 
 all() ->
-    [{group, Name} || Name <- ?ALL] ++ [idle_links_stay_up, a_short_timeout_cuts_idle_links] ++
+    [{group, Name} || Name <- ?ALL] ++ [tls_passed_on] ++
+        [idle_links_stay_up, a_short_timeout_cuts_idle_links] ++
         [idle_at_the_defaults || everything()].
 
 groups() ->
-    [{Name, [], [big_messages, behind_tls, a_restart, other_paths]} || Name <- ?ALL].
+    Cases = [big_messages, in_websocket, over_tls, no_link_without_proof, a_restart, other_paths],
+    [{Name, [], Cases} || Name <- ?ALL].
 
 everything() -> os:getenv("QUIC_DIST_TEST_PROXIES") =/= false.
 
@@ -106,31 +112,53 @@ big_messages(Config) ->
     connect(Hello, World),
     big(Hello, World, 100000000).
 
-%% The same where the proxy ends TLS, which Erlang begins rather slowly.
-behind_tls(Config) ->
+%% The same in WebSocket's messages.
+in_websocket(Config) ->
     World = world(Config, []),
-    #proxy{tls_port = TlsPort} = proxy(Config, ?TIMEOUT),
-    Hello = hello(tls_client(TlsPort, Config), []),
+    #proxy{port = Port} = proxy(Config, ?TIMEOUT),
+    Hello = hello(Port, by_websocket(), []),
     connect(Hello, World),
-    big(Hello, World, case everything() of true -> 100000000; false -> 10000000 end).
+    big(Hello, World, rather_big()).
 
-%% The end of the proxy is nodedown at both nodes; when it is back they meet again.
+%% The same where the proxy ends TLS, in either form.
+over_tls(Config) ->
+    World = world(Config, []),
+    #proxy{tls_port = Port} = proxy(Config, ?TIMEOUT),
+    [
+        begin
+            Hello = hello(Port, by_tls(Carrier), []),
+            connect(Hello, World),
+            big(Hello, World, rather_big())
+        end
+     || Carrier <- [https, wss]
+    ].
+
+%% A node that is not told of the proxy does not take it for the other node, and says what is wrong.
+no_link_without_proof(Config) ->
+    World = world(Config, []),
+    #proxy{tls_port = Port} = proxy(Config, ?TIMEOUT),
+    Hello = hello(Port, [{carriers, [https, wss]}], []),
+    ?assertEqual(pang, call(Hello, net_adm, ping, [maps:get(node, World)])),
+    ?assertMatch([_ | _], log_lines(Hello, "does not prove who it is: its TLS ends at a proxy")),
+    ?assertEqual([], peers(World)).
+
+%% The end of the proxy is nodedown at both nodes; when it is back they meet again. Over TLS too.
 a_restart(Config) ->
     World = world(Config, []),
     Proxy = proxy(Config, ?TIMEOUT),
-    Hello = hello(Proxy#proxy.port, []),
-    connect(Hello, World),
+    Hellos = [hello(Proxy#proxy.port, []), hello(Proxy#proxy.tls_port, by_tls(wss), [])],
+    [connect(Hello, World) || Hello <- Hellos],
     ok = stop(Proxy),
-    [wait_until(nodedown, fun() -> peers(Node) =:= [] end) || Node <- [Hello, World]],
+    [wait_until(nodedown, fun() -> peers(Node) =:= [] end) || Node <- [World | Hellos]],
     start_proxy(proplists:get_value(proxy, Config), Config, ?TIMEOUT, Proxy),
-    connect(Hello, World).
+    [connect(Hello, World) || Hello <- Hellos].
 
 %% What is not below /erl/ is the application's, over TLS too, and nobody gets the nodes' names.
 other_paths(Config) ->
     World = world(Config, []),
     application(Config),
     #proxy{port = Port, tls_port = TlsPort} = proxy(Config, ?TIMEOUT),
-    Ports = [Port, tls_client(TlsPort, Config)],
+    Ports = [Port, {tls, TlsPort, proplists:get_value(authority, Config)}],
     Page = "HTTP/1.1 200 OK.*\r\n\r\n" ?PAGE "$",
     [?assertMatch({match, _}, re:run(get("/page", P), Page, [dotall])) || P <- Ports],
     [Name, _] = string:split(atom_to_binary(maps:get(node, World)), "@"),
@@ -140,6 +168,23 @@ other_paths(Config) ->
         ?assertEqual({Path, nomatch}, {Path, re:run(get(Path, P), Name)})
      || P <- Ports, Path <- Paths
     ].
+
+%% A proxy that passes TLS on takes no part in it: the nodes prove to each other who they are.
+tls_passed_on(Config) ->
+    case lists:member(haproxy, proplists:get_value(installed, Config)) of
+        true ->
+            World = world(Config, [{listen, [https]}], []),
+            #proxy{tls_port = Port} = start_proxy(haproxy_passing, Config, ?TIMEOUT),
+            Hello = hello(Port, [{carriers, [https, wss]}], []),
+            connect(Hello, World),
+            big(Hello, World, rather_big()),
+            Liar = hello(Port, [{carriers, [https, wss]}], []),
+            true = call(Liar, erlang, set_cookie, [another]),
+            ?assertEqual(pang, call(Liar, net_adm, ping, [maps:get(node, World)])),
+            ?assertMatch([_ | _], log_lines(World, "its cookie is not the one"));
+        false ->
+            {skip, "not installed"}
+    end.
 
 %% A link on which nothing but ticks is sent stays up for longer than the proxies' time-outs.
 idle_links_stay_up(Config) ->
@@ -152,7 +197,7 @@ idle_at_the_defaults(Config) ->
 
 idle(Config, Timeout, Kernel, Time) ->
     {World, Hellos} = linked(Config, Timeout, Kernel, proplists:get_value(installed, Config)),
-    Links = fun() -> [ctrl(Hello, World) || Hello <- Hellos] end,
+    Links = fun() -> [ctrl(Hello, World) || {_, Hello} <- Hellos] end,
     Before = Links(),
     quic_dist_node:settled(links, fun() -> Links() =:= Before orelse Links() end, Time).
 
@@ -163,45 +208,60 @@ a_short_timeout_cuts_idle_links(Config) ->
     {_, Hellos} = linked(Config, "2", [], Names),
     [
         wait_until({cut, Name}, fun() -> peers(Hello) =:= [] end)
-     || {Name, Hello} <- lists:zip(Names, Hellos)
+     || {Name, Hello} <- Hellos
     ].
 
-%% A node behind the proxies, and through each of them another that is connected to it.
+%% A node behind the proxies, and through each of them another that is connected to it; or two.
 linked(Config, Timeout, Kernel, Names) ->
     World = world(Config, Kernel),
     Hellos = [
         begin
-            #proxy{port = Port} = start_proxy(Name, Config, Timeout),
-            hello(Port, Kernel)
+            #proxy{port = Port, tls_port = TlsPort} = start_proxy(Name, Config, Timeout),
+            [{Name, hello(Port, Kernel)}] ++
+                [{Name, hello(TlsPort, by_tls(wss), Kernel)} || everything()]
         end
      || Name <- Names
     ],
-    [connect(Hello, World) || Hello <- Hellos],
-    {World, Hellos}.
+    [connect(Hello, World) || {_, Hello} <- lists:append(Hellos)],
+    {World, lists:append(Hellos)}.
 
 %% Nodes
 
 %% Behind the proxy.
-world(Config, Kernel) ->
+world(Config, Kernel) -> world(Config, [], Kernel).
+
+world(Config, Options, Kernel) ->
     Port = proplists:get_value(port, Config),
     start(#{
         carrier => webdist,
         name => {short, unique("world") ++ "@" ?HOST},
-        webdist => [{port, Port}, {listen_address, "127.0.0.1"}],
+        webdist => [{port, Port}, {listen_address, "127.0.0.1"} | Options],
         kernel => Kernel
     }).
 
 %% Connects through a proxy.
-hello(Port, Kernel) ->
+hello(Port, Kernel) -> hello(Port, [], Kernel).
+
+hello(Port, Options, Kernel) ->
     start(#{
         carrier => webdist,
         name => {short, unique("hello") ++ "@" ?HOST},
-        webdist => [{port, Port}],
+        webdist => [{port, Port} | Options],
         args => ["-dist_listen", "false"],
         kernel => Kernel
     }).
 
+by_websocket() -> [{carriers, [ws]}].
+
+by_tls(Carrier) -> [{carriers, [Carrier]}, {insecure_proxy, true}].
+
 peers(Node) -> call(Node, fun() -> nodes(connected) end).
+
+rather_big() ->
+    case everything() of
+        true -> 100000000;
+        false -> 1000000
+    end.
 
 %% The port that carries the connection.
 ctrl(A, #{node := B}) ->
@@ -241,7 +301,8 @@ start_proxy(Name, Config, Timeout, #proxy{port = Port, tls_port = TlsPort} = Pro
         exec => executable(Name),
         env => [{"HOME", Dir}, {"XDG_DATA_HOME", Dir}, {"XDG_CONFIG_HOME", Dir}]
     }),
-    [wait_until({Name, File}, fun() -> listens(P, Command) end) || P <- [Port, TlsPort]],
+    Open = [TlsPort] ++ [Port || Name =/= haproxy_passing],
+    [wait_until({Name, File}, fun() -> listens(P, Command) end) || P <- Open],
     Proxy#proxy{command = Command}.
 
 listens(Port, Command) ->
@@ -257,12 +318,18 @@ stop(#proxy{command = Command}) ->
     ok.
 
 executable(apache) -> executable("apache2");
+executable(haproxy_passing) -> executable(haproxy);
 executable(Name) when is_atom(Name) -> executable(atom_to_list(Name));
 executable(Name) -> os:find_executable(Name, os:getenv("PATH") ++ ":/usr/sbin").
 
 %% The configuration on the page: the block that is marked with the name of its language.
 site(Name, Config, Changes) ->
-    Language = case Name of caddy -> "caddyfile"; _ -> atom_to_list(Name) end,
+    Language =
+        case Name of
+            caddy -> "caddyfile";
+            haproxy_passing -> "haproxy tls";
+            _ -> atom_to_list(Name)
+        end,
     Block = "^```" ++ Language ++ "\n(.*?)^```$",
     Options = [dotall, multiline, {capture, all_but_first, list}],
     {match, [Text]} = re:run(proplists:get_value(page, Config), Block, Options),
@@ -298,7 +365,7 @@ whole(nginx, Site, Dir, _) ->
         Site,
         "}\n"
     ];
-whole(haproxy, Site, _, _) ->
+whole(Name, Site, _, _) when Name =:= haproxy; Name =:= haproxy_passing ->
     Site;
 whole(caddy, Site, _, #proxy{port = Port, tls_port = TlsPort}) ->
     io_lib:format("{\nadmin off\nhttp_port ~b\nhttps_port ~b\n}\n~ts", [Port, TlsPort, Site]);
@@ -317,7 +384,7 @@ whole(apache, Site, Dir, #proxy{port = Port, tls_port = TlsPort}) ->
 
 %% In the foreground.
 arguments(nginx, File, Dir) -> ["-e", "stderr", "-p", Dir, "-c", File];
-arguments(haproxy, File, _) -> ["-db", "-f", File];
+arguments(Name, File, _) when Name =:= haproxy; Name =:= haproxy_passing -> ["-db", "-f", File];
 arguments(caddy, File, _) -> ["run", "--adapter", "caddyfile", "--config", File];
 arguments(apache, File, Dir) -> ["-D", "FOREGROUND", "-d", Dir, "-f", File].
 
@@ -348,54 +415,22 @@ answer(Socket, Status) ->
         {error, _} = Error -> Error
     end.
 
-get(Path, Port) ->
-    {ok, Socket} = gen_tcp:connect(?HOST, Port, [binary, {active, false}]),
+get(Path, To) ->
+    {Module, Socket} = open(To),
     Host = "\r\nHost: " ?HOST "\r\nConnection: close\r\n\r\n",
-    ok = gen_tcp:send(Socket, ["GET ", Path, " HTTP/1.1", Host]),
-    read_all(Socket, <<>>).
+    ok = Module:send(Socket, ["GET ", Path, " HTTP/1.1", Host]),
+    read_all(Module, Socket, <<>>).
 
-read_all(Socket, Before) ->
-    case gen_tcp:recv(Socket, 0, scale(10000)) of
-        {ok, Bytes} -> read_all(Socket, <<Before/binary, Bytes/binary>>);
+open({tls, Port, Authority}) ->
+    Options = [binary, {active, false}, {verify, verify_peer}, {cacertfile, Authority}],
+    {ok, Socket} = ssl:connect(?HOST, Port, Options),
+    {ssl, Socket};
+open(Port) ->
+    {ok, Socket} = gen_tcp:connect(?HOST, Port, [binary, {active, false}]),
+    {gen_tcp, Socket}.
+
+read_all(Module, Socket, Before) ->
+    case Module:recv(Socket, 0, scale(10000)) of
+        {ok, Bytes} -> read_all(Module, Socket, <<Before/binary, Bytes/binary>>);
         {error, closed} -> Before
-    end.
-
-%% A port whose connections go on over TLS, as those of a client would that speaks it.
-tls_client(TlsPort, Config) ->
-    Self = self(),
-    _ = spawn_link(fun() ->
-        {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {nodelay, true}]),
-        {ok, Port} = inet:port(Listen),
-        Self ! {tls_client, Port},
-        tls_accept(Listen, TlsPort, proplists:get_value(authority, Config))
-    end),
-    receive
-        {tls_client, Port} -> Port
-    end.
-
-tls_accept(Listen, TlsPort, Authority) ->
-    {ok, Socket} = gen_tcp:accept(Listen),
-    Options = [
-        binary, {active, false}, {nodelay, true}, {verify, verify_peer}, {cacertfile, Authority}
-    ],
-    {ok, Tls} = ssl:connect(?HOST, TlsPort, Options),
-    _ = spawn(fun() -> copy(gen_tcp, Socket, ssl, Tls) end),
-    Back = spawn(fun() ->
-        receive
-            go -> copy(ssl, Tls, gen_tcp, Socket)
-        end
-    end),
-    ok = ssl:controlling_process(Tls, Back),
-    Back ! go,
-    tls_accept(Listen, TlsPort, Authority).
-
-%% Until either ends; then so does the other.
-copy(FromModule, From, ToModule, To) ->
-    case FromModule:recv(From, 0) of
-        {ok, Bytes} ->
-            _ = ToModule:send(To, Bytes),
-            copy(FromModule, From, ToModule, To);
-        {error, _} ->
-            _ = FromModule:close(From),
-            _ = ToModule:close(To)
     end.

@@ -196,6 +196,9 @@ func TestWhatCannotBeBuiltAgainIsRefused(t *testing.T) {
 		{"commit", "-buildvcs", []debug.BuildSetting{
 			{Key: "CGO_ENABLED", Value: "0"}, {Key: "-trimpath", Value: "true"}, {Key: "vcs.revision", Value: "1"},
 		}},
+		{"tags", "-tags=lanedelay", []debug.BuildSetting{
+			{Key: "CGO_ENABLED", Value: "0"}, {Key: "-trimpath", Value: "true"}, {Key: "-tags", Value: "lanedelay"},
+		}},
 	} {
 		err := reproducible(&debug.BuildInfo{Settings: c.settings})
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {

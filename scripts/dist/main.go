@@ -133,6 +133,11 @@ func reproducible(info *debug.BuildInfo) error {
 	case setting(info, "vcs.revision") != "":
 		return errors.New("is built without -buildvcs=false: it has the builder's commit in it")
 	}
+	for _, key := range []string{"-tags", "-gcflags", "-asmflags", "GOEXPERIMENT", "GOFIPS140"} {
+		if value := setting(info, key); value != "" {
+			return fmt.Errorf("is built with %s=%s: unset that", key, value)
+		}
+	}
 	return nil
 }
 

@@ -20,7 +20,7 @@ var (
 	}
 	// What is in these files nobody is told: help, metrics, pages; or only as the end of a line that is on the page, about a peer
 	// that breaks a protocol.
-	notMessages = regexp.MustCompile(`^(status/metrics|certs/command|cli/(cli|call|doctor|names|ping|session|askquic)|dist/frame|` +
+	notMessages = regexp.MustCompile(`^(status/metrics|certs/command|cli/(cli|target|call|doctor|names|ping|session|askquic)|dist/frame|` +
 		`streams/(hello|frames|items|inbox|errors|authenticate_kdf)|epmd/protocol|web/(websocket|prefixed|stream)|` +
 		`erlang/src/(quic_dist_(proto|config|info)|webdist_config))\.`)
 	// Single texts of other files that are no messages of an operator's either.
