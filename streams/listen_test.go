@@ -159,7 +159,7 @@ func closeCode(t testing.TB, c *quic.Conn) ErrorCode {
 
 func TestAcceptorTurnsHostileDiallersAway(t *testing.T) {
 	cfg := testConfig(t)
-	cfg.HelloTimeout = scaled(500 * time.Millisecond)
+	cfg.HelloTimeout = scaled(2 * time.Second) // the good peer at the end has no more
 	b, at := listening(t, cfg)
 	good := appendHello(nil, Hello{Wire: 1, Build: "x", Node: "a@h"})
 	for _, c := range []struct {
