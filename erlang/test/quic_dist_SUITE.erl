@@ -1193,10 +1193,7 @@ simultaneous_connect(A, B, Round) ->
     Self = self(),
     NodeA = name(A),
     NodeB = name(B),
-    call(A, fun() -> disconnect(NodeB) end),
-    quic_dist_node:wait_until({down_at_b, Round}, fun() ->
-        call(B, fun() -> nodes(connected) =:= [] end)
-    end),
+    quic_dist_node:disconnect(A, B),
     At = os:system_time(microsecond) + 5000,
     Connect = fun(Other) ->
         fun() ->

@@ -83,7 +83,7 @@ figures_of_a_link(_) ->
     #{counters := Counters, status := undefined} = info(A),
     ?assertMatch(#{dialled := 1, accepted := 0, refused := 0, memory := M} when M > 0, Counters),
     ?assertEqual({error, not_connected}, call(A, quic_dist, info, ['nobody@nowhere'])),
-    disconnect(A, B),
+    quic_dist_node:disconnect(A, B),
     wait_until(gone, fun() -> maps:get(peers, info(A)) =:= #{} end).
 
 %% With two hundred links the figures come within 50 milliseconds, and are all there. The links are
@@ -182,7 +182,7 @@ events_of_a_link(_) ->
     %% B may have had no atom of A before the distribution handshake.
     #{node := Whose, direction := accepted} = event(B, up),
     ?assert(lists:member(Whose, [name(A), atom_to_binary(name(A))])),
-    disconnect(A, B),
+    quic_dist_node:disconnect(A, B),
     #{node := NodeB, channel := Channel, reason := local, uptime := Up} = event(A, down),
     ?assert(is_integer(Up)),
     #{reason := peer_closed, text := Text} = event(B, down),
@@ -328,7 +328,7 @@ telemetry(_) ->
     NodeB = name(B),
     {Begun, #{node := NodeB, direction := dialled}} = event(A, [quic_dist, up]),
     ?assertMatch(#{system_time := _}, Begun),
-    disconnect(A, B),
+    quic_dist_node:disconnect(A, B),
     {Ended, #{reason := local, node := NodeB} = Metadata} = event(A, [quic_dist, down]),
     ?assertMatch(#{system_time := _, duration := D} when is_integer(D), Ended),
     ?assertNot(is_map_key(uptime, Metadata)),
@@ -389,11 +389,11 @@ traces(_) ->
     [_] = quic_dist_node:wait_log(A, "^warning .*insecure_key_log is set", 5000),
     {ok, Secrets} = file:read_file(Keys),
     ?assertNotEqual(nomatch, binary:match(Secrets, <<"CLIENT_TRAFFIC_SECRET_0 ">>)),
-    disconnect(A, B),
+    quic_dist_node:disconnect(A, B),
     [wait_until({whole, Dir}, fun() -> whole_qlog(Dir) end) || Dir <- Dirs],
     ok = call(A, quic_dist, trace, [NodeB, #{}]),
     connect(A, B),
-    disconnect(A, B),
+    quic_dist_node:disconnect(A, B),
     ?assertMatch([_], filelib:wildcard(filename:join(DirA, "*"))),
     {error, {bad_file, _}} = call(A, quic_dist, trace, [all, #{qlog => "/no/such/folder"}]),
     {error, {bad_option, _}} = call(A, quic_dist, trace, [all, #{qlogs => DirA}]).
@@ -423,7 +423,7 @@ traces_by_option(_) ->
     A = start(#{quic_dist => [{qlog_dir, Dir}, {insecure_key_log, Keys}, {connections, 1}]}),
     B = start(#{}),
     connect(B, A),
-    disconnect(A, B),
+    quic_dist_node:disconnect(A, B),
     wait_until(whole, fun() -> whole_qlog(Dir) end),
     ?assert(filelib:file_size(Keys) > 0),
     Missing = filename:join(Dir, "missing"),
@@ -539,13 +539,3 @@ event(Node, Key) ->
 name(#{node := Name}) -> Name.
 
 figures(Node, Peer) -> call(Node, quic_dist, info, [name(Peer)]).
-
-%% A process of B that has just been told of A may have something to say to it, and so connect anew.
-disconnect(A, B) ->
-    [NodeA, NodeB] = [name(Node) || Node <- [A, B]],
-    true = call(A, erlang, disconnect_node, [NodeB]),
-    wait_until(disconnected, fun() ->
-        _ = call(A, erlang, disconnect_node, [NodeB]),
-        [OfA, OfB] = [call(Node, erlang, nodes, [connected]) || Node <- [A, B]],
-        not lists:member(NodeA, OfB) orelse {OfA, OfB}
-    end).

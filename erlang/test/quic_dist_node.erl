@@ -11,7 +11,8 @@
 -module(quic_dist_node).
 
 -export([start/1, stop/1, stop_all/0, end_run/0]).
--export([call/2, call/3, call/4, cast/2, cast/4, tell/2, connect/2, default_name_args/1]).
+-export([call/2, call/3, call/4, cast/2, cast/4, tell/2, connect/2, disconnect/2]).
+-export([default_name_args/1]).
 -export([run/2, open/2, enter/2, expect/3, finish/2, output/1, os_pid/1]).
 -export([scale/1, wait_until/2, wait_until/3, settled/3, flush/0]).
 -export([info/1, sidecar/1, alive/1, signal/2, os_processes/0, sidecars/0]).
@@ -274,6 +275,27 @@ connect(Node, To) ->
         true -> ok;
         Other -> error({not_connected, maps:get(node, Node), To, Other, log(Node)})
     end.
+
+%% @doc Ends the link of one node to another, and waits until both know. Who is dialled learns later
+%% than the dialler that a link is up, and OTP's global now and then connects again what has been
+%% disconnected.
+-spec disconnect(t(), t()) -> ok.
+disconnect(#{node := Name} = Node, #{node := To} = Other) ->
+    Seen = fun() ->
+        {
+            lists:member(To, call(Node, erlang, nodes, [connected])),
+            lists:member(Name, call(Other, erlang, nodes, [connected]))
+        }
+    end,
+    wait_until({agreed, Name, To}, fun() ->
+        {Here, There} = Both = Seen(),
+        Here =:= There orelse Both
+    end),
+    wait_until({disconnected, Name, To}, fun() ->
+        _ = call(Node, erlang, disconnect_node, [To]),
+        Both = Seen(),
+        Both =:= {false, false} orelse Both
+    end).
 
 %% Commands
 

@@ -106,12 +106,6 @@ ping(Node, #{node := To}) -> ping(Node, To);
 ping(Node, To) -> call(Node, net_adm, ping, [To]).
 
 %% Both sides know it. What global still had to say to the other may have connected them again.
-disconnect(#{node := Name} = Node, #{node := To} = Other) ->
-    wait_until(disconnected, fun() ->
-        _ = call(Node, erlang, disconnect_node, [To]),
-        not lists:member(Name, call(Other, erlang, nodes, [connected]))
-    end).
-
 names(Node) -> names(Node, "127.0.0.1").
 
 names(Node, Host) ->
@@ -296,7 +290,7 @@ two_carriers(Config) ->
             ?assertEqual(pong, ping(From, To)),
             ?assertEqual(Expected, protocol(From, To)),
             ?assertEqual(Expected, protocol(To, From)),
-            disconnect(From, To)
+            quic_dist_node:disconnect(From, To)
         end
      || {One, Other, Expected} <- [
             {Both, Quic, quic},
@@ -350,7 +344,7 @@ stock_epmd(_Config) ->
         begin
             ?assertEqual(pong, ping(From, To)),
             ?assertEqual(Expected, protocol(From, To)),
-            disconnect(From, To)
+            quic_dist_node:disconnect(From, To)
         end
      || {From, To, Expected} <- [
             {Both, Stock, tcp},
@@ -412,12 +406,12 @@ file_of_nodes(Config) ->
     NodeC = Start(inet_tcp, C),
     ?assertEqual(pong, ping(NodeB, NodeC)),
     ?assertEqual(tcp, protocol(NodeB, NodeC)),
-    disconnect(NodeB, NodeC),
+    quic_dist_node:disconnect(NodeB, NodeC),
     ok = file:write_file(File, "garbage\n"),
     ?assertEqual(pong, ping(NodeB, NodeC)),
     [_] = quic_dist_node:wait_log(NodeB, "the file of nodes cannot be used.*line 1", 5000),
     Write([{A, quic, PortA}, {B, quic, PortB}, {C, tcp, PortC}, {B, tcp, port(Config)}]),
-    disconnect(NodeB, NodeA),
+    quic_dist_node:disconnect(NodeB, NodeA),
     ?assertEqual(pong, ping(NodeB, NodeA)).
 
 %% DNS
@@ -432,7 +426,7 @@ services_in_dns(_Config) ->
     [_ | _] = quic_dist_node:wait_log(B, "DNS has no service", 5000),
     say(Dns, #{"_erldist._udp.127.0.0.1" => [{1, Port, "localhost"}]}),
     ?assertEqual(pong, ping(B, A)),
-    disconnect(B, A),
+    quic_dist_node:disconnect(B, A),
     say(Dns, #{"_erldist._udp.127.0.0.1" => [{1, Other, "localhost"}]}),
     ?assertEqual(pang, ping(B, A)),
     say(Dns, #{"_erldist._udp.127.0.0.1" => [{2, Port, "localhost"}, {1, Other, "localhost"}]}),

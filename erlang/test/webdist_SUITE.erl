@@ -137,13 +137,6 @@ big(A, #{node := B}) ->
 ctrl(A, #{node := B}) ->
     call(A, fun() -> proplists:get_value(B, erlang:system_info(dist_ctrl)) end).
 
-disconnect(A, #{node := NameB} = B) ->
-    NameA = name(A),
-    true = call(A, fun() -> erlang:disconnect_node(NameB) end),
-    wait_until(disconnected, fun() ->
-        not lists:member(NameA, call(B, fun() -> nodes(connected) end))
-    end).
-
 %% The seed's second use: a node that is its own http-epmd, with the carrier that the seed has; a
 %% node with the seed's client finds it, and big messages go through.
 self_hosted_on_inet6(Config) -> self_hosted(Config, inet6_tcp).
@@ -256,7 +249,7 @@ two_webdist_nodes(Config) ->
     ?assertMatch(#{state := registered}, call(B, webdist, info, [])),
     ?assertEqual(pong, ping(A, B)),
     big(A, B),
-    disconnect(A, B),
+    quic_dist_node:disconnect(A, B),
     ?assertEqual(pong, ping(B, A)),
     big(B, A).
 
@@ -324,12 +317,12 @@ descriptors_are_closed(Config) ->
             [length(descriptors(OsPid)), length(descriptors(quic_dist_node:sidecar(Node)))]
     end,
     connect(A, B),
-    disconnect(A, B),
+    quic_dist_node:disconnect(A, B),
     Before = [Count(Node) || Node <- [A, B]],
     [
         begin
             connect(From, To),
-            disconnect(From, To)
+            quic_dist_node:disconnect(From, To)
         end
      || _ <- lists:seq(1, 50), {From, To} <- [{A, B}, {B, A}]
     ],
@@ -355,7 +348,7 @@ the_port_is_taken_over(Config) ->
         lists:sort(States) =:= [holding, registered, registered] orelse States
     end),
     ?assertEqual(Ports, [ctrl(Hello, Other) || Other <- Others]),
-    [disconnect(Hello, Other) || Other <- Others],
+    [quic_dist_node:disconnect(Hello, Other) || Other <- Others],
     %% One may hold the port before the next has seen that its registration is gone.
     [wait_until({found, Other}, fun() -> ping(Hello, Other) =:= pong end) || Other <- Others],
     quic_dist_node:stop(Holder).
@@ -388,7 +381,7 @@ a_sidecar_that_dies_is_registered_again(Config) ->
         begin
             quic_dist_node:signal(quic_dist_node:sidecar(Node), kill),
             wait_until(reached, fun() -> ping(Hello, Node) =:= pong end),
-            disconnect(Hello, Node)
+            quic_dist_node:disconnect(Hello, Node)
         end
      || Node <- [A, B, A, B]
     ].

@@ -123,13 +123,6 @@ big(A, #{node := B}) ->
     end),
     ?assert(Bytes).
 
-disconnect(A, #{node := NameB} = B) ->
-    NameA = name(A),
-    true = call(A, fun() -> erlang:disconnect_node(NameB) end),
-    wait_until(disconnected, fun() ->
-        not lists:member(NameA, call(B, fun() -> nodes(connected) end))
-    end).
-
 %% Two nodes, and connecting them from the first.
 pair(Config) -> pair(Config, #{}, #{}).
 
@@ -159,7 +152,7 @@ a_link(Config) ->
         begin
             ?assertEqual(pong, ping(A, B)),
             big(A, B),
-            disconnect(A, B)
+            quic_dist_node:disconnect(A, B)
         end
      || _ <- [1, 2]
     ],
@@ -371,7 +364,7 @@ certificates_in_clear(Config) ->
     C = Showing([{insecure_clear, true} | Both]),
     ?assertMatch([_], log_lines(C, "^warning.*insecure_clear is set")),
     ?assertEqual(pong, ping(Plain, C)),
-    disconnect(Plain, C),
+    quic_dist_node:disconnect(Plain, C),
     ?assertEqual(pong, ping(C, Plain)),
     Quic = start(Certified#{
         carrier => quic,
@@ -467,7 +460,7 @@ fallback(Config) ->
     ?assertMatch([_], log_lines(A, "^notice.*QUIC does not get through.*https://127.0.0.1")),
     ?assertEqual(port(Config), peer_port(A, B)),
     big(A, B),
-    disconnect(A, B),
+    quic_dist_node:disconnect(A, B),
     open(Gate),
     ?assertEqual(pong, ping(A, B)),
     ?assertEqual(port_of(Gate), peer_port(A, B)).
