@@ -413,7 +413,10 @@ sidecar_killed(Config) ->
     %% The new sidecar answers the peer's next keep-alive with a stateless reset.
     ?assertEqual(connection_closed, nodedown(B, A, 6000)),
     connect(B, A),
-    ?assertMatch([_], wait_log(A, "ended with status 137", 2000)).
+    ?assertMatch([_], wait_log(A, ended(137), 2000)).
+
+%% A VM that writes to a sidecar in the moment in which that ends gets no status.
+ended(Status) -> io_lib:format("ended (with status ~b|\\(epipe\\)) while", [Status]).
 
 %% After a sidecar was killed the next ping reconnects, although the peer still takes the old
 %% connection for alive.
@@ -453,7 +456,7 @@ sidecar_terminated(Config) ->
     ?assertEqual(connection_closed, nodedown(A, B, 1500)),
     ?assertEqual(connection_closed, nodedown(B, A, 1500)),
     next_sidecar(A, Sidecar, 1500),
-    ?assertMatch([_], wait_log(A, "ended with status 0", 2000)),
+    ?assertMatch([_], wait_log(A, ended(0), 2000)),
     connect(B, A).
 
 %% Whoever waits for a connection when the sidecar is killed gets his answer at once.
