@@ -13,7 +13,7 @@ import (
 // FuzzWay: a URL that is taken can stand in a request, and is read again from its text as the same.
 func FuzzWay(f *testing.F) {
 	for _, text := range []string{
-		"http://h:4380", "https://h", "wss://[::1]:1/p/q/", "h2://a.b/%2f", "h3://h", "ws://u@h", "ftp://h", "https://h?q", "https://h:0",
+		"http://h:4380", "https://h", "wss://[::1]:1/p/q/", "h2://a.b/%2f", "h3://h", "ws://u@h", "ftp://h", "https://h?q", "https://h:0", "ws://::", "h3://::1:443",
 	} {
 		f.Add(text)
 	}

@@ -47,7 +47,7 @@ func ParseWay(text string) (Way, error) {
 	switch {
 	case !slices.Contains(carriers, w.Carrier):
 		return Way{}, fmt.Errorf("%q does not begin with http, https, ws, wss, h2 or h3", text)
-	case !nodename.ValidHost(w.Host) || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+	case !nodename.ValidHost(w.Host) || bareColon(u.Host, w.Host) || u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return Way{}, fmt.Errorf("%q is not CARRIER://HOST:PORT/PATH", text)
 	case strings.ContainsAny(w.Path, " \r\n\x00"):
 		return Way{}, fmt.Errorf("%q has no path that can be asked for", text)
@@ -63,6 +63,12 @@ func ParseWay(text string) (Way, error) {
 	}
 	w.Port = uint16(port)
 	return w, nil
+}
+
+// bareColon reports whether a host has colons, as IPv6 addresses have, and no brackets around them: net/url takes what is behind the last
+// for a port.
+func bareColon(authority, host string) bool {
+	return strings.Contains(host, ":") && !strings.HasPrefix(authority, "[")
 }
 
 func (w Way) secure() bool { return w.Carrier != HTTP && w.Carrier != WS }
