@@ -287,10 +287,11 @@ disconnect(#{node := Name} = Node, #{node := To} = Other) ->
             lists:member(Name, call(Other, erlang, nodes, [connected]))
         }
     end,
-    wait_until({agreed, Name, To}, fun() ->
-        {Here, There} = Both = Seen(),
-        Here =:= There orelse Both
+    wait_until({connected, Name, To}, fun() ->
+        Both = Seen(),
+        Both =:= {true, true} orelse Both
     end),
+    true = call(Node, erlang, disconnect_node, [To]),
     wait_until({disconnected, Name, To}, fun() ->
         _ = call(Node, erlang, disconnect_node, [To]),
         Both = Seen(),

@@ -105,7 +105,6 @@ protocol(Node, #{node := To}) ->
 ping(Node, #{node := To}) -> ping(Node, To);
 ping(Node, To) -> call(Node, net_adm, ping, [To]).
 
-%% Both sides know it. What global still had to say to the other may have connected them again.
 names(Node) -> names(Node, "127.0.0.1").
 
 names(Node, Host) ->
