@@ -96,10 +96,15 @@ func openDesk(config Config, at netip.AddrPort) (*desk, error) {
 	return &desk{l: l, at: at, what: config.What, log: config.Log}, nil
 }
 
-// run takes registrations until ctx ends, and removes the socket.
+// close ends run, and removes the socket. Closing no desk does nothing.
+func (d *desk) close() {
+	if d != nil {
+		_ = d.l.Close()
+	}
+}
+
+// run takes registrations until the desk is closed, and has them until ctx ends.
 func (d *desk) run(ctx context.Context, ns *Names) {
-	stop := context.AfterFunc(ctx, func() { _ = d.l.Close() })
-	defer stop()
 	var all sync.WaitGroup
 	defer all.Wait()
 	slots := make(chan struct{}, maxRegistering)

@@ -61,7 +61,11 @@ func (b *bench) want(node Node, port uint16) Status {
 	defer cancel()
 	status, err := b.seat.Apply(ctx, Wish{
 		Node: node, Serve: true, Address: "127.0.0.1", Port: port,
-		Hold: func(ctx context.Context, _ *net.TCPListener, names *Names) { b.held <- names; <-ctx.Done() },
+		Hold: func(ctx context.Context, l *net.TCPListener, names *Names) {
+			b.held <- names
+			<-ctx.Done()
+			_ = l.Close() // as a server's end does
+		},
 	})
 	if err != nil {
 		b.t.Fatal(err)
@@ -156,6 +160,28 @@ func TestAKilledHolderIsReplaced(t *testing.T) {
 	}
 	for i, b := range benches {
 		b.until(names, Node{Name: fmt.Sprintf("node%d", i), QUIC: uint16(i + 1)})
+	}
+}
+
+// TestAnEndingHoldersSocketIsItsOwn: a holder that ends takes its registry with it, and never that of the next holder, which has the same name.
+func TestAnEndingHoldersSocketIsItsOwn(t *testing.T) {
+	base := t.TempDir()
+	first := newBench(t, base)
+	port := first.want(Node{Name: "one", QUIC: 1}, 0).Address.Port()
+	within(t, first.held)
+	for range 200 {
+		second := newBench(t, base)
+		if s := second.want(Node{Name: "two", QUIC: 2}, port); s.State != Registered {
+			t.Fatalf("%+v", s)
+		}
+		first.end()
+		within(t, second.held)
+		first = newBench(t, base)
+		if s := first.want(Node{Name: "one", QUIC: 1}, port); s.State != Registered {
+			t.Fatalf("%+v", s)
+		}
+		second.end()
+		within(t, first.held)
 	}
 }
 

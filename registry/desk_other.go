@@ -14,6 +14,7 @@ type desk struct{}
 
 func openDesk(Config, netip.AddrPort) (*desk, error) { return nil, errNoRegistry }
 func (*desk) run(context.Context, *Names)            {}
+func (*desk) close()                                 {}
 
 // Pass is known for Linux only.
 func (*Entry) Pass(any, any) error { return errNoRegistry }

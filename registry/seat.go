@@ -274,11 +274,13 @@ func (s *Seat) hold(ctx context.Context, wish Wish, l *net.TCPListener, report f
 	if desk != nil {
 		all.Go(func() { desk.run(ctx, names) })
 	}
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
-	defer stop()
-	all.Go(func() { wish.Hold(ctx, l, names) })
+	serving, end := context.WithCancel(context.WithoutCancel(ctx))
+	all.Go(func() { wish.Hold(serving, l, names) })
 	report(Status{State: Holding, Address: at})
 	<-ctx.Done()
+	desk.close() // first: once the port is free, the next holder's socket has the same name
+	_ = l.Close()
+	end()
 	all.Wait()
 }
 
