@@ -5,7 +5,7 @@
 %% `{Port, {exit_status, Status}}', and `flush' when it is time to call {@link flush/1}.
 -module(quic_dist_pipe).
 
--export([open/1, is_open/1, port/1, os_pid/1, send/2, flush/1, close/2, without_frames/1]).
+-export([open/1, is_open/1, port/1, os_pid/1, send/2, flush/1, close/2, kill/1, without_frames/1]).
 -export_type([pipe/0]).
 
 -record(pipe, {
@@ -20,7 +20,7 @@
 
 %% Milliseconds: how often a busy port is tried again.
 -define(FLUSH_INTERVAL, 20).
-%% Milliseconds from a kill to the exit status.
+%% Milliseconds from a signal to the exit status.
 -define(REAPED, 100).
 
 %% @doc Starts the executable. `Reason' is what `open_port/2' raises.
@@ -99,28 +99,41 @@ command(Port, Frame) ->
         error:badarg -> closed
     end.
 
-%% @doc Closes the pipe. A sidecar that has not ended within `Grace' milliseconds is killed: one
-%% that is stopped does not see the pipe's end.
+%% @doc Closes the pipe of a sidecar that is to stop, as soon as that has ended, or after `Grace'
+%% milliseconds: one that gets little of the processors delivers and says goodbye beyond them. One
+%% that does not run at all (SIGSTOP) is continued for it.
 -spec close(Grace :: non_neg_integer(), pipe()) -> ok.
-close(Grace, #pipe{port = Port, os_pid = OsPid}) ->
-    case erlang:port_info(Port) of
+close(Grace, #pipe{os_pid = OsPid} = Pipe) ->
+    case ended(Pipe, Grace) of
+        true -> ok;
+        false -> close_after(fun() -> continue(os:type(), OsPid) end, Pipe)
+    end.
+
+%% @doc Kills the sidecar, unless it has ended, and closes the pipe.
+-spec kill(pipe()) -> ok.
+kill(#pipe{os_pid = OsPid} = Pipe) ->
+    case ended(Pipe, 0) of
+        true -> ok;
+        false -> close_after(fun() -> kill(os:type(), OsPid) end, Pipe)
+    end.
+
+%% Its UDP port is free when it has been reaped.
+close_after(Signal, #pipe{port = Port} = Pipe) ->
+    ok = Signal(),
+    _ = ended(Pipe, ?REAPED),
+    _ = close_port(Port),
+    ok.
+
+ended(#pipe{port = Port}, Timeout) ->
+    case erlang:port_info(Port, id) of
         undefined ->
-            ok;
+            true;
         _ ->
             receive
-                {Port, {exit_status, _}} -> ok;
-                {'EXIT', Port, _} -> ok
-            after Grace ->
-                kill(os:type(), OsPid),
-                %% Its UDP port is free when it has been reaped.
-                receive
-                    {Port, {exit_status, _}} -> ok;
-                    {'EXIT', Port, _} -> ok
-                after ?REAPED ->
-                    ok
-                end,
-                _ = close_port(Port),
-                ok
+                {Port, {exit_status, _}} -> true;
+                {'EXIT', Port, _} -> true
+            after Timeout ->
+                false
             end
     end.
 
@@ -131,11 +144,17 @@ close_port(Port) ->
         error:badarg -> true
     end.
 
+continue({unix, _}, OsPid) when is_integer(OsPid) -> signal("CONT", OsPid);
+continue(_, _) -> ok.
+
 kill(_, undefined) ->
     ok;
 kill({unix, _}, OsPid) ->
-    _ = os:cmd("kill -9 " ++ integer_to_list(OsPid)),
-    ok;
+    signal("KILL", OsPid);
 kill({win32, _}, OsPid) ->
     _ = os:cmd("taskkill /F /PID " ++ integer_to_list(OsPid)),
+    ok.
+
+signal(Signal, OsPid) ->
+    _ = os:cmd("kill -" ++ Signal ++ " " ++ integer_to_list(OsPid)),
     ok.

@@ -660,7 +660,7 @@ fail(Text, Data0) ->
     quic_dist_events:tell({sidecar_down, Text}),
     case Data0#data.pipe of
         undefined -> ok;
-        Pipe -> quic_dist_pipe:close(0, Pipe)
+        Pipe -> quic_dist_pipe:kill(Pipe)
     end,
     {Waiting, Inputs} = quic_dist_users:clear(Data0#data.users),
     Actions = [{reply, From, {error, {down, Text}}} || From <- Waiting],
