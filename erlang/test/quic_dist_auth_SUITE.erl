@@ -23,6 +23,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(quic_dist_fixtures, [cert/1]).
 -import(quic_dist_node, [
     call/2,
     call/4,
@@ -339,25 +340,20 @@ by_cookie() ->
 
 by_certificate() ->
     Dir = filename:join(quic_dist_node:dir(), "certificates"),
-    cert(["ca -out ", Dir]),
+    cert(["ca", "-out", Dir]),
     list_to_tuple([certified(Dir) || _ <- [a, b]]).
 
 certified(Dir) ->
     Name = integer_to_list(quic_dist_node:free_port()) ++ "@127.0.0.1",
     File = fun(Extension) -> filename:join(Dir, Name ++ Extension) end,
     Ca = filename:join(Dir, "ca.pem"),
-    cert(["node ", Name, " -ca ", Ca, " -out ", Dir]),
+    cert(["node", Name, "-ca", Ca, "-out", Dir]),
     Files = [{cacertfile, Ca}, {certfile, File(".pem")}, {keyfile, File(".key")}],
     explicit(#{name => {long, Name}, args => ["-no_epmd"], quic_dist => Files}).
 
 %% A late message of `global' does not connect again what was disconnected.
 explicit(Options) ->
     node_with(Options#{kernel => [{dist_auto_connect, never}]}).
-
-cert(Words) ->
-    {ok, Target} = quic_dist_exe:target(),
-    Executable = filename:join([quic_dist_node:ebin(), "..", "priv", Target, "quicdistd"]),
-    quic_dist_fixtures:shell(quic_dist_node:dir(), [Executable, " cert ", Words]).
 
 connect_once({A, B}) ->
     NodeB = name(B),

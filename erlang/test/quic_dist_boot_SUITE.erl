@@ -114,10 +114,7 @@ end_per_suite(_Config) ->
 
 %% Whatever a case leaves is ended; a node that needed to be killed fails the case.
 end_per_testcase(_Case, Config) ->
-    case {quic_dist_node:stop_all(), proplists:get_value(tc_status, Config)} of
-        {[_ | _] = Killed, ok} -> {fail, {had_to_be_killed, Killed}};
-        _ -> ok
-    end.
+    quic_dist_node:end_case(Config).
 
 start(Options) -> quic_dist_node:start(Options).
 

@@ -28,6 +28,7 @@
 -include_lib("stdlib/include/assert.hrl").
 -include_lib("kernel/include/dist_util.hrl").
 
+-import(quic_dist_fixtures, [cert/1, cert/2]).
 -import(quic_dist_node, [
     call/2, call/4, connect/2, info/1, log/1, log_lines/2, wait_log/3, wait_until/2
 ]).
@@ -64,25 +65,11 @@ end_per_suite(_Config) ->
     quic_dist_node:end_run().
 
 end_per_testcase(_Case, Config) ->
-    case {quic_dist_node:stop_all(), ?config(tc_status, Config)} of
-        {[_ | _] = Killed, ok} -> {fail, {had_to_be_killed, Killed}};
-        _ -> ok
-    end.
+    quic_dist_node:end_case(Config).
 
 %% Certificates and nodes
 
 %% quicdistd cert, as a user runs it.
-cert(Words) -> cert(Words, "/dev/null").
-
-cert(Words, Output) ->
-    Executable = filename:join([quic_dist_node:ebin(), "..", "priv", platform(), "quicdistd"]),
-    Quoted = [[$\s, $', Word, $'] || Word <- ["cert" | Words]],
-    quic_dist_fixtures:shell(quic_dist_node:dir(), [Executable, Quoted, " >", Output]).
-
-platform() ->
-    {ok, Target} = quic_dist_exe:target(),
-    Target.
-
 fakes(Dir, Node, Other) ->
     Executable = filename:join(quic_dist_fixtures:dir(), "fakecerts"),
     quic_dist_fixtures:shell(Dir, [Executable, $\s, Dir, $\s, Node, $\s, Other]).

@@ -64,16 +64,9 @@ end_per_suite(_Config) ->
     quic_dist_node:end_run().
 
 end_per_testcase(_Case, Config) ->
-    case {quic_dist_node:stop_all(), ?config(tc_status, Config)} of
-        {[_ | _] = Killed, ok} -> {fail, {had_to_be_killed, Killed}};
-        _ -> ok
-    end.
+    quic_dist_node:end_case(Config).
 
 %% Running the command
-
-executable() ->
-    {ok, Target} = quic_dist_exe:target(),
-    filename:join([quic_dist_node:ebin(), "..", "priv", Target, "quicdistd"]).
 
 cookie_file(Name, Cookie) ->
     File = filename:join(quic_dist_node:dir(), Name),
@@ -88,7 +81,8 @@ cli(Words, Env) ->
     Errors = filename:join(quic_dist_node:dir(), quic_dist_node:unique("stderr")),
     Script = "exec \"$0\" \"$@\" 2>" ++ Errors,
     Cookie = filename:join(quic_dist_node:dir(), "cookie"),
-    {exit_status, Status, Out} = quic_dist_node:run(["-c", Script, executable() | Words], #{
+    Args = ["-c", Script, quic_dist_node:executable() | Words],
+    {exit_status, Status, Out} = quic_dist_node:run(Args, #{
         exec => "/bin/sh", env => [{"QUICDISTD_COOKIE_FILE", Cookie} | Env], timeout => 30000
     }),
     {ok, Said} = file:read_file(Errors),

@@ -5,7 +5,7 @@
 %% Where there is no go, what an earlier run has left there is used.
 -module(quic_dist_fixtures).
 
--export([dir/0, top/0, quicdistd/2, build/2, shell/2, vsn/0]).
+-export([dir/0, top/0, quicdistd/2, build/2, cert/1, cert/2, shell/2, vsn/0]).
 
 %% @doc The folder, which exists.
 -spec dir() -> file:filename().
@@ -41,6 +41,15 @@ build(Flags, Packages) ->
             Go = "CGO_ENABLED=0 go build -trimpath -buildvcs=false ",
             shell(top(), [Go, Flags, " ", Packages])
     end.
+
+%% @doc Runs `quicdistd cert' as a user does; fails if it does. A file gets its standard output.
+-spec cert([string()]) -> ok.
+cert(Words) -> cert(Words, "/dev/null").
+
+-spec cert([string()], Output :: file:filename()) -> ok.
+cert(Words, Output) ->
+    Quoted = [[$\s, $', Word, $'] || Word <- ["cert" | Words]],
+    shell(quic_dist_node:dir(), [quic_dist_node:executable(), Quoted, " >", Output]).
 
 %% @doc Runs a command of the shell in a folder; fails if it does.
 -spec shell(file:filename(), iodata()) -> ok.

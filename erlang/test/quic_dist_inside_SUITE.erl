@@ -22,6 +22,7 @@
 %% On nodes: the collector, a telemetry handler, a log handler.
 -export([collect/1, take/1, execute/3, log/2]).
 
+-import(quic_dist_fixtures, [cert/1]).
 -import(quic_dist_node, [call/2, call/4, connect/2, info/1, scale/1, start/1, wait_until/2]).
 
 suite() ->
@@ -266,12 +267,6 @@ events_of_certificates(_) ->
     ok = file:write_file(CertFile, "rubbish\n"),
     #{facts := #{<<"err">> := Why}} = event(A, certificates_failed),
     ?assertNotEqual(nomatch, binary:match(Why, <<"is not PEM">>)).
-
-cert(Args) ->
-    {ok, Target} = quic_dist_exe:target(),
-    Lib = filename:dirname(quic_dist_node:ebin()),
-    File = filename:join([Lib, "priv", Target, "quicdistd"]),
-    {exit_status, 0, _} = quic_dist_node:run(["cert" | Args], #{exec => File}).
 
 %% A subscription is for the kinds that it names, ends with its process or when that says so, and
 %% leaves nothing.

@@ -10,7 +10,7 @@
 %% Deadlines are multiplied by QUIC_DIST_TEST_SCALE (a number, default 1).
 -module(quic_dist_node).
 
--export([start/1, stop/1, stop_all/0, end_run/0]).
+-export([start/1, stop/1, stop_all/0, end_case/1, end_run/0]).
 -export([call/2, call/3, call/4, cast/2, cast/4, tell/2, connect/2, disconnect/2]).
 -export([default_name_args/1]).
 -export([run/2, open/2, enter/2, expect/3, finish/2, output/1, os_pid/1]).
@@ -20,7 +20,8 @@
 -export([log/1, log_lines/2, wait_log/3]).
 %% A node's log handler
 -export([log/2]).
--export([unique/1, free_port/0, ebin/0, paths/0, cookie/0, dir/0, erl/0, certificates/1]).
+-export([unique/1, free_port/0, ebin/0, executable/0, paths/0, cookie/0, dir/0, erl/0]).
+-export([certificates/1]).
 -export_type([t/0, start_options/0, name/0, command/0]).
 
 -type carrier() :: quic | webdist | inet_tcp | inet6_tcp.
@@ -215,6 +216,14 @@ stop_all() ->
     Killed = Left(),
     lists:foreach(fun({Pid, _}) -> signal(Pid, kill) end, Killed),
     [Line || {_, Line} <- Killed].
+
+%% @doc For end_per_testcase: stop_all/0. A case that passed fails if something had to be killed.
+-spec end_case([{atom(), term()}]) -> ok | {fail, {had_to_be_killed, [string()]}}.
+end_case(Config) ->
+    case {stop_all(), proplists:get_value(tc_status, Config)} of
+        {[_ | _] = Killed, ok} -> {fail, {had_to_be_killed, Killed}};
+        _ -> ok
+    end.
 
 %% @doc For end_per_suite: stop_all/0, then ends the epmd that our nodes started, and removes dir/0.
 -spec end_run() -> ok.
@@ -629,6 +638,12 @@ free_port() -> registry(port).
 
 -spec cookie() -> atom().
 cookie() -> list_to_atom("cookie_" ++ os:getpid()).
+
+%% @doc The library's quicdistd for this machine.
+-spec executable() -> file:filename().
+executable() ->
+    {ok, Target} = quic_dist_exe:target(),
+    filename:join([filename:dirname(ebin()), "priv", Target, "quicdistd"]).
 
 %% @doc The library's compiled modules. QUIC_DIST_TEST_EBIN in the environment decides, then the
 %% first `_build/default/lib/quic_dist/ebin' upwards of these tests, then the code path.

@@ -67,10 +67,7 @@ init_per_testcase(_Case, Config) ->
     [{port, quic_dist_node:free_port()} | Config].
 
 end_per_testcase(_Case, Config) ->
-    case {quic_dist_node:stop_all(), proplists:get_value(tc_status, Config)} of
-        {[_ | _] = Killed, ok} -> {fail, {had_to_be_killed, Killed}};
-        _ -> ok
-    end.
+    quic_dist_node:end_case(Config).
 
 port(Config) -> proplists:get_value(port, Config).
 

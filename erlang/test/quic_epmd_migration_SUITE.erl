@@ -32,10 +32,7 @@ init_per_testcase(_Case, Config) ->
     Config.
 
 end_per_testcase(_Case, Config) ->
-    case {quic_dist_node:stop_all(), proplists:get_value(tc_status, Config)} of
-        {[_ | _] = Killed, ok} -> {fail, {had_to_be_killed, Killed}};
-        _ -> ok
-    end.
+    quic_dist_node:end_case(Config).
 
 %% The nodes have OTP's epmd, as they had before.
 there_and_back(_Config) ->

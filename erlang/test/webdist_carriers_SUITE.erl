@@ -25,6 +25,7 @@
 -include_lib("stdlib/include/assert.hrl").
 -include_lib("kernel/include/net_address.hrl").
 
+-import(quic_dist_fixtures, [cert/1]).
 -import(quic_dist_node, [call/2, call/4, connect/2, log_lines/2, scale/1, start/1, wait_until/2]).
 
 suite() ->
@@ -59,10 +60,7 @@ init_per_testcase(_Case, Config) ->
     [{port, quic_dist_node:free_port()} | Config].
 
 end_per_testcase(_Case, Config) ->
-    case {quic_dist_node:stop_all(), proplists:get_value(tc_status, Config)} of
-        {[_ | _] = Killed, ok} -> {fail, {had_to_be_killed, Killed}};
-        _ -> ok
-    end.
+    quic_dist_node:end_case(Config).
 
 port(Config) -> proplists:get_value(port, Config).
 carrier(Config) -> proplists:get_value(carrier, Config).
@@ -283,12 +281,6 @@ certified(Hosts) ->
         end
      || Host <- Hosts
     ].
-
-cert(Words) ->
-    {ok, Platform} = quic_dist_exe:target(),
-    Executable = filename:join([quic_dist_node:ebin(), "..", "priv", Platform, "quicdistd"]),
-    Quoted = [[$\s, $', Word, $'] || Word <- ["cert" | Words]],
-    quic_dist_fixtures:shell(quic_dist_node:dir(), [Executable, Quoted, " >/dev/null"]).
 
 %% The option allow, and net_kernel:allow/1, are asked.
 allow(Config) ->
