@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -34,6 +35,9 @@ const (
 	dirPattern = ".quicdistd-run-*"
 
 	socketName = "socket"
+
+	// makeTimeout is for making the folder, whoever else does that at the same moment.
+	makeTimeout = 2 * time.Second
 )
 
 type token [tokenLen]byte
@@ -79,7 +83,7 @@ func (r *rendezvous) remove() { removeDir(r.dir) }
 
 // makeDir makes a folder in base and locks it. Another sidecar's sweep may come between the two: then it is made again.
 func makeDir(base string) (*os.File, error) {
-	for try := 1; ; try++ {
+	for end := time.Now().Add(makeTimeout); ; {
 		path, err := os.MkdirTemp(base, dirPattern)
 		if err != nil {
 			return nil, err
@@ -88,7 +92,8 @@ func makeDir(base string) (*os.File, error) {
 		if err == nil {
 			return dir, nil
 		}
-		if try == 10 {
+		swept := errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.EWOULDBLOCK)
+		if !swept || time.Now().After(end) {
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 	}
