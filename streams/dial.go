@@ -80,15 +80,20 @@ func (e *Endpoint) Dial(ctx context.Context, d Dial) (*Channel, error) {
 		e.work.Go(func() { _ = s.Keys.Learn(ctx, d.Cookie) })
 	}
 
+	failed := func(err *Error) (*Channel, error) {
+		e.counters.dialsFailed.Add(1)
+		if e.life.Err() != nil { // the sockets may be closed before ctx
+			err = &Error{CodeCancelled, op, errStopping}
+		}
+		return nil, err
+	}
 	won, failures := e.race(ctx, d.Targets)
 	if won.conn == nil {
-		e.counters.dialsFailed.Add(1)
-		return nil, summary(ctx, op, failures)
+		return failed(summary(ctx, op, failures))
 	}
 	c, code, err := e.introduce(ctx, won, d)
 	if err != nil {
-		e.counters.dialsFailed.Add(1)
-		return nil, failure(code, op, "%s: %w", won.addr, err)
+		return failed(failure(code, op, "%s: %w", won.addr, err))
 	}
 	return c, nil
 }
