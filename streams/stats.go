@@ -31,6 +31,14 @@ type LaneStats struct {
 	Sent   uint64 // bytes that quic-go has taken
 }
 
+// Heard returns how many bytes have come from the peer, of packets of all kinds.
+func (c *Channel) Heard() (bytes uint64) {
+	for _, conn := range c.conns {
+		bytes += conn.ConnectionStats().BytesReceived
+	}
+	return bytes
+}
+
 // Stats returns the channel's figures. It waits for nothing but a lock that is held briefly.
 func (c *Channel) Stats() ChannelStats {
 	s := ChannelStats{

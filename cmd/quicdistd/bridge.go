@@ -20,8 +20,7 @@ const (
 	reloadTimeout = 10 * time.Second // nothing of it waits but for a disk
 
 	helloTimeout = 10 * time.Second       // for the VM's hello (PROTOCOL.md, section 3)
-	stopLinger   = 500 * time.Millisecond // for all channels to deliver what the VM sent (section 8)
-	stopGrace    = 100 * time.Millisecond // for goroutines to end after that
+	stopGrace    = 100 * time.Millisecond // for goroutines to end after channels have
 )
 
 // A bridge is one conversation with a VM: it turns the VM's requests into calls of package streams, and channels into
@@ -35,7 +34,7 @@ type bridge struct {
 	runtimeDir string // where the folder of the sockets is made
 	admitter   *admitter
 	keys       *streams.Keyring
-	linger     time.Duration // for all channels to deliver what the VM sent, when it is gone
+	linger     linger // for all channels to deliver what the VM sent, when it is gone
 	started    time.Time
 
 	// base is what everything that uses the network lives in. It outlasts the conversation by the time to linger.
@@ -129,11 +128,14 @@ func (b *bridge) stop(end context.CancelFunc) {
 	for _, cancel := range b.requests {
 		cancel()
 	}
+	var connections sync.WaitGroup
 	for _, c := range b.channels {
 		c.finish(b.linger)
+		connections.Go(func() { <-c.done() })
 	}
 	b.mu.Unlock()
-	await(&b.running, b.linger+stopGrace)
+	await(&connections, b.linger.limit+stopGrace)
+	await(&b.running, stopGrace)
 	end()
 	await(&b.tasks, stopGrace)
 }

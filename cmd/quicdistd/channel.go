@@ -9,8 +9,17 @@ import (
 	"quic_dist/streams"
 )
 
-// closeLinger is how long a peer may take to confirm that it has everything (PROTOCOL.md, section 8).
-const closeLinger = 2 * time.Second
+// A linger is how long a peer may take to confirm that it has everything: silent after the last that was heard of it, and limit
+// in all (PROTOCOL.md, section 8).
+type linger struct{ silent, limit time.Duration }
+
+var (
+	closeLinger = linger{2 * time.Second, 2 * time.Second}        // of one channel
+	stopLinger  = linger{500 * time.Millisecond, 2 * time.Second} // of all, when the VM is gone
+)
+
+// looks is how often a peer is looked after while it is silent.
+const looks = 5
 
 // A channel moves one distribution connection's data between the VM and a QUIC connection: a [stdioChannel] or a
 // [socketChannel].
@@ -19,28 +28,69 @@ type channel interface {
 	Run(forget func())
 
 	// finish ends the channel from the VM's side: what the VM has sent is delivered, as far as the peer takes it within
-	// linger. It does not wait. It may be called again, without effect.
-	finish(linger time.Duration)
+	// these times. It does not wait. It may be called again: then the shorter times count.
+	finish(within linger)
+
+	// done is closed when the QUIC connection has ended.
+	done() <-chan struct{}
 
 	// stats gives the channel's figures. It does not wait.
 	stats() status.Peer
 }
 
-// lingering bounds the end of a channel: after finish the peer has a time to confirm, and then expire is called.
+// lingering bounds the end of a channel: after finish the peer has a time to confirm, and then its connection is closed.
 type lingering struct {
-	expire func()
+	conn *streams.Channel
 
-	mu    sync.Mutex
-	timer *time.Timer
-	ended bool
+	mu     sync.Mutex
+	timer  *time.Timer // nil: finish has not been called
+	within linger
+	began  time.Time
+	heard  uint64 // bytes of the peer, at the last look that found more
+	last   time.Time
+	ended  bool
 }
 
-func (l *lingering) finish(linger time.Duration) {
+func (l *lingering) done() <-chan struct{} { return l.conn.Done() }
+
+func (l *lingering) finish(within linger) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.timer == nil && !l.ended {
-		l.timer = time.AfterFunc(linger, l.expire)
+	switch {
+	case l.ended:
+	case l.timer == nil:
+		l.within, l.began = within, time.Now()
+		l.heard, l.last = l.conn.Heard(), l.began
+		l.timer = time.AfterFunc(within.silent/looks, l.look)
+	default:
+		l.within = linger{min(l.within.silent, within.silent), min(l.within.limit, within.limit)}
+		l.timer.Reset(l.within.silent / looks)
 	}
+}
+
+func (l *lingering) look() {
+	if l.goesOn() {
+		return
+	}
+	_ = l.conn.Close(streams.CloseNone, "")
+}
+
+// goesOn reports whether the peer has time left, or the connection has ended.
+func (l *lingering) goesOn() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return true
+	}
+	now := time.Now()
+	if heard := l.conn.Heard(); heard != l.heard {
+		l.heard, l.last = heard, now
+	}
+	if now.Sub(l.last) >= l.within.silent || now.Sub(l.began) >= l.within.limit {
+		return false
+	}
+	l.timer.Reset(l.within.silent / looks)
+	return true
 }
 
 // stop is called when the connection has ended. It reports whether finish came before.

@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -175,7 +178,7 @@ func TestBothSidesClose(t *testing.T) {
 	b.put(&portproto.Close{Channel: onB})
 	a.wantClosed(onA, portproto.ReasonLocal)
 	b.wantClosed(onB, portproto.ReasonLocal)
-	if took := time.Since(began); took > scaled(closeLinger/2) {
+	if took := time.Since(began); took > scaled(closeLinger.limit/2) {
 		t.Errorf("it took %s: they waited for each other", took)
 	}
 }
@@ -188,8 +191,8 @@ func TestCloseDoesNotWaitForAPeerThatDoesNotRead(t *testing.T) {
 	began := time.Now()
 	a.put(&portproto.Close{Channel: onA})
 	a.wantClosed(onA, portproto.ReasonLocal)
-	if took := time.Since(began); took < closeLinger || took > closeLinger+scaled(time.Second) {
-		t.Errorf("it took %s, want %s", took, closeLinger)
+	if took := time.Since(began); took < closeLinger.limit || took > closeLinger.limit+scaled(time.Second) {
+		t.Errorf("it took %s, want %s", took, closeLinger.limit)
 	}
 }
 
@@ -215,7 +218,7 @@ func wantGoodEnd(t *testing.T, v *vm) {
 func TestTheEndDeliversWhatWasSent(t *testing.T) {
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
-			a, terminate := lingerer(t, t.TempDir(), patience())
+			a, terminate := lingerer(t, t.TempDir(), linger{patience(), patience()})
 			a.greet().configure()
 			b := configured(t)
 			onA, onB := connect(a, b, b.listen())
@@ -232,6 +235,71 @@ func TestTheEndDeliversWhatWasSent(t *testing.T) {
 			a.wantClosed(onA, portproto.ReasonLocal)
 		})
 	}
+}
+
+// A peer that takes longer than it may be silent, since the path to it is slow, has the time.
+func TestTheEndWaitsForAPeerThatIsHeard(t *testing.T) {
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it mostly waits
+			silent := scaled(300 * time.Millisecond)
+			a, terminate := lingerer(t, t.TempDir(), linger{silent, patience()})
+			a.greet().configure()
+			b := configured(t)
+			onA, onB := connect(a, b, slowPath(t, b.listen(), silent/200)) // 720 datagrams or more
+			sent := distFrames(1, 900_000, 50_000)
+			a.write(onA, sent, portproto.MaxDataPayload)
+			a.wantServing() // so that a signal comes after the data
+			began := time.Now()
+			end(a, terminate)
+			wantSame(t, "before the end", b.take(onB, len(sent), 1<<20), sent)
+			if took := time.Since(began); took < 2*silent {
+				t.Errorf("it took %s: the path is not slow", took)
+			}
+			b.wantClosed(onB, portproto.ReasonPeerClosed)
+			a.wantClosed(onA, portproto.ReasonLocal)
+		})
+	}
+}
+
+// slowPath passes datagrams on to a UDP port of this host, one in each interval, and those of the other direction as they come.
+func slowPath(t *testing.T, to uint16, interval time.Duration) (udpPort uint16) {
+	t.Helper()
+	var sockets [2]*net.UDPConn
+	for i := range sockets {
+		socket, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { socket.Close() })
+		sockets[i] = socket
+	}
+	front, back := sockets[0], sockets[1]
+	acceptor := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), to)
+	var dialler atomic.Pointer[netip.AddrPort]
+	go func() {
+		b := make([]byte, 1<<16)
+		for {
+			n, from, err := front.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			dialler.Store(&from)
+			back.WriteToUDPAddrPort(b[:n], acceptor)
+			time.Sleep(interval)
+		}
+	}()
+	go func() {
+		b := make([]byte, 1<<16)
+		for {
+			n, _, err := back.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			front.WriteToUDPAddrPort(b[:n], *dialler.Load())
+		}
+	}()
+	return front.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 }
 
 func TestTheEndDoesNotWaitForAPeerThatDoesNotRead(t *testing.T) {

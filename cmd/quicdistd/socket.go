@@ -29,7 +29,6 @@ const (
 type socketChannel struct {
 	lingering
 	id   uint32
-	conn *streams.Channel
 	w    *portproto.Writer
 	meet meeting
 	in   *backlog // towards the VM
@@ -39,12 +38,10 @@ type socketChannel struct {
 }
 
 func newSocketChannel(id uint32, conn *streams.Channel, w *portproto.Writer, meet meeting) *socketChannel {
-	c := &socketChannel{
-		id: id, conn: conn, w: w, meet: meet, in: newBacklog(backlogSize),
+	return &socketChannel{
+		lingering: lingering{conn: conn}, id: id, w: w, meet: meet, in: newBacklog(backlogSize),
 		unwanted: make(chan struct{}),
 	}
-	c.expire = func() { _ = conn.Close(streams.CloseNone, "") }
-	return c
 }
 
 // Run moves data until the QUIC connection has ended, calls forget, and writes the channel's closed event.
@@ -55,8 +52,8 @@ func (c *socketChannel) Run(forget func()) {
 }
 
 // finish lets a channel that the VM has connected to linger. Of one that it has not there is nothing to deliver.
-func (c *socketChannel) finish(linger time.Duration) {
-	c.lingering.finish(linger)
+func (c *socketChannel) finish(within linger) {
+	c.lingering.finish(within)
 	c.once.Do(func() { close(c.unwanted) })
 }
 

@@ -203,7 +203,7 @@ func TestSocketCloseBeforeTheVMComes(t *testing.T) {
 	wantTurnedAway(t, socketB)
 	a.wantClosed(atA.channel, portproto.ReasonLocal)
 	b.awaitClosed(atB.channel) // as the peer's doing, or before its own VM came: whichever was first
-	if took := time.Since(began); took > scaled(closeLinger/2) {
+	if took := time.Since(began); took > scaled(closeLinger.limit/2) {
 		t.Errorf("it took %s", took)
 	}
 	wantTurnedAway(t, atA.meet(t))

@@ -2,7 +2,6 @@ package main
 
 import (
 	"sync"
-	"time"
 
 	"quic_dist/portproto"
 	"quic_dist/streams"
@@ -22,9 +21,8 @@ const (
 // case: the peer closes it, the path breaks, or the time to linger after finish is over.
 type stdioChannel struct {
 	lingering
-	id   uint32
-	conn *streams.Channel
-	w    *portproto.Writer
+	id uint32
+	w  *portproto.Writer
 
 	out *backlog
 
@@ -37,8 +35,7 @@ type stdioChannel struct {
 }
 
 func newStdioChannel(id uint32, conn *streams.Channel, w *portproto.Writer) *stdioChannel {
-	c := &stdioChannel{id: id, conn: conn, w: w, out: newBacklog(0), vmCredit: window}
-	c.expire = func() { _ = conn.Close(streams.CloseNone, "") }
+	c := &stdioChannel{lingering: lingering{conn: conn}, id: id, w: w, out: newBacklog(0), vmCredit: window}
 	c.wake.L = &c.mu
 	return c
 }
@@ -84,12 +81,12 @@ func (c *stdioChannel) credit(n uint32) bool {
 	return c.ownCredit <= portproto.MaxCredit
 }
 
-func (c *stdioChannel) finish(linger time.Duration) {
+func (c *stdioChannel) finish(within linger) {
 	c.mu.Lock()
 	c.closing = true
 	c.wake.Broadcast()
 	c.mu.Unlock()
-	c.lingering.finish(linger) // before the peer can answer the end
+	c.lingering.finish(within) // before the peer can answer the end
 	c.out.seal()
 }
 

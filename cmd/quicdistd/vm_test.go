@@ -101,7 +101,7 @@ func bridgedIn(t testing.TB, runtimeDir string) (*vm, context.CancelFunc) {
 }
 
 // lingerer is bridgedIn with another time for what was sent to be delivered at the end.
-func lingerer(t testing.TB, runtimeDir string, linger time.Duration) (*vm, context.CancelFunc) {
+func lingerer(t testing.TB, runtimeDir string, within linger) (*vm, context.CancelFunc) {
 	t.Helper()
 	ctx, terminate := context.WithCancel(context.Background())
 	inR, inW := io.Pipe()
@@ -111,7 +111,7 @@ func lingerer(t testing.TB, runtimeDir string, linger time.Duration) (*vm, conte
 	go func() {
 		defer close(v.ended)
 		b := newBridge(w, newLogger(w), runtimeDir)
-		b.keys, b.linger = vmKeys(), linger
+		b.keys, b.linger = vmKeys(), within
 		v.err = b.Run(ctx, inR)
 		inR.Close() // releases the bridge's reader, and the VM's writers
 		outW.Close()
