@@ -44,11 +44,13 @@ func newSocketChannel(id uint32, conn *streams.Channel, w *portproto.Writer, mee
 	}
 }
 
-// Run moves data until the QUIC connection has ended, calls forget, and writes the channel's closed event.
+// Run moves data until the QUIC connection has ended, calls forget, and writes the channel's closed event. It returns when the VM
+// has seen that too.
 func (c *socketChannel) Run(forget func()) {
-	local, err := c.run()
+	local, left, err := c.run()
 	forget()
 	_ = c.w.Write(closedEvent(c.id, err, local)) // a VM that is gone needs no telling
+	left()
 }
 
 // finish lets a channel that the VM has connected to linger. Of one that it has not there is nothing to deliver.
@@ -57,11 +59,13 @@ func (c *socketChannel) finish(within linger) {
 	c.once.Do(func() { close(c.unwanted) })
 }
 
-func (c *socketChannel) run() (local bool, err error) {
+// run moves data until the QUIC connection has ended, and returns why, whether the VM closed it first, and what waits until the
+// VM has left the socket.
+func (c *socketChannel) run() (local bool, left func(), err error) {
 	socket, err := c.meet.await(c.conn.Done(), c.unwanted)
 	if err != nil {
 		_ = c.conn.Close(streams.CloseNone, "")
-		return c.stop(), &streams.EndError{Reason: streams.ConnectionLost, Err: err}
+		return c.stop(), func() {}, &streams.EndError{Reason: streams.ConnectionLost, Err: err}
 	}
 	var outwards, inwards sync.WaitGroup
 	outwards.Go(func() { c.collect(socket) })
@@ -72,24 +76,23 @@ func (c *socketChannel) run() (local bool, err error) {
 	// All that came is written to the socket before its end. A VM that is gone ends that sooner.
 	c.in.seal()
 	inwards.Wait()
-	_ = socket.Close() // which ends collect
-	outwards.Wait()
-	return local, err
+	_ = socket.CloseWrite()
+	return local, func() { outwards.Wait(); _ = socket.Close() }, err
 }
 
-// collect reads the socket. When the VM's end of it is gone it has the rest written and the peer told, and ends.
+// collect reads the socket until the VM's end of it is gone. Then it has the rest written and the peer told.
 func (c *socketChannel) collect(socket *net.UnixConn) {
 	buf := make([]byte, copySize)
 	for {
 		n, err := socket.Read(buf)
 		if n > 0 {
-			if _, err := c.conn.Write(buf[:n]); err != nil {
-				return // receive sees the same end, and why
-			}
+			// After the peer's end, which receive sees too, this fails, and is no loss. It is read all the same: a VM whose write
+			// fails gives up the socket, and what it has not read from it.
+			_, _ = c.conn.Write(buf[:n])
 		}
 		if err != nil {
-			// The VM has closed it or has died, or this is our own close after the peer's end. An error other than end of
-			// file says that the VM had not read everything; what it sent has been read by now.
+			// The VM has closed it or has died. An error other than end of file says that the VM had not read everything; what
+			// it sent has been read by now.
 			c.finish(closeLinger) // before the peer can answer the end
 			c.conn.CloseWrite()
 			// Nobody reads what is still to be written to it.

@@ -156,6 +156,24 @@ func TestSocketClosedWithUnreadDataDeliversWhatWasSent(t *testing.T) {
 	a.wantClosed(onA, portproto.ReasonLocal)
 }
 
+// A VM that was held up, and writes before it reads, has all that its peer sent before it ended: a write that failed would have it
+// give the socket up.
+func TestSocketTakesWhatComesAfterThePeersEnd(t *testing.T) {
+	_, socketA, _, b, socketB, onB := met(t)
+	sent := distFrames(1, 50_000, 10_000)
+	mustWrite(t, socketA, sent)
+	socketA.Close()
+	b.wantClosed(onB, portproto.ReasonPeerClosed)
+	late := distFrames(2, 2<<20, 10_000) // more than the socket holds
+	mustWrite(t, socketB, late)
+	got, err := io.ReadAll(socketB)
+	if err != nil {
+		t.Error(err)
+	}
+	wantSame(t, "before the end", got, sent)
+	mustWrite(t, socketB, late)
+}
+
 // A VM that does not read its socket holds up its peer's VM, whose sidecar takes only so much.
 func TestSocketBackPressure(t *testing.T) {
 	t.Parallel() // it mostly waits
