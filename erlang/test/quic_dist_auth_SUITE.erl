@@ -293,7 +293,7 @@ insecure(_Config) ->
     Insecure = #{quic_dist => [{insecure_no_verify, true}]},
     [A, B, Wrong] = [node_with(O) || O <- [Insecure, Insecure, Insecure#{cookie => wrong}]],
     Strict = node_with(#{}),
-    [?assertMatch([_], log_lines(Node, "insecure_no_verify is set")) || Node <- [A, B, Wrong]],
+    [?assertMatch([_], wait_log(Node, "insecure_no_verify is set", 5000)) || Node <- [A, B, Wrong]],
     ?assertEqual([], log_lines(Strict, "insecure")),
     ?assertEqual(pong, ping(A, B)),
     ?assertEqual(pong, ping(Strict, B)),
@@ -309,8 +309,8 @@ cookies_are_not_shown(_Config) ->
     Options = #{cookie => Cookie, log_level => debug, quic_dist => [{log_level, debug}]},
     [A, B] = [node_with(Options) || _ <- [a, b]],
     connect(A, B),
-    ?assertMatch([_ | _], log_lines(A, "dial .*cookie=\\*\\*\\*")),
-    ?assertMatch([_ | _], log_lines(B, "verdict .*cookie=\\*\\*\\*")),
+    ?assertMatch([_ | _], wait_log(A, "dial .*cookie=\\*\\*\\*", 5000)),
+    ?assertMatch([_ | _], wait_log(B, "verdict .*cookie=\\*\\*\\*", 5000)),
     [
         begin
             OsPid = integer_to_list(quic_dist_node:sidecar(Node)),

@@ -38,7 +38,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
--import(quic_dist_node, [call/2, call/4, connect/2, scale/1, start/1, wait_until/2]).
+-import(quic_dist_node, [call/2, call/4, connect/2, scale/1, start/1, wait_log/3, wait_until/2]).
 
 suite() ->
     [{timetrap, scale(90000)}].
@@ -236,7 +236,7 @@ past_the_list(Config) ->
     ?assertEqual(pong, ping(Hello, Allowed)),
     ?assertEqual(pang, ping(Hello, Other)),
     Line = "cannot connect to other_.*404 Not Found",
-    ?assertMatch([_ | _], quic_dist_node:log_lines(Hello, Line)).
+    ?assertMatch([_ | _], wait_log(Hello, Line, 5000)).
 
 %% The seed's third use, and what it could not do: either of two nodes connects to the other.
 two_webdist_nodes(Config) ->

@@ -26,7 +26,8 @@
 -include_lib("kernel/include/net_address.hrl").
 
 -import(quic_dist_fixtures, [cert/1]).
--import(quic_dist_node, [call/2, call/4, connect/2, log_lines/2, scale/1, start/1, wait_until/2]).
+-import(quic_dist_node, [call/2, call/4, connect/2, log_lines/2, scale/1, start/1]).
+-import(quic_dist_node, [wait_log/3, wait_until/2]).
 
 suite() ->
     [{timetrap, scale(90000)}].
@@ -201,7 +202,7 @@ wrong_cookie(Config) ->
     Attempts = trace_attempts(B),
     ?assertEqual(pang, ping(A, B)),
     wait_until(line, fun() -> log_lines(B, "its cookie is not the one") =/= [] end),
-    ?assertMatch([_ | _], log_lines(A, "cannot connect to ")),
+    ?assertMatch([_ | _], wait_log(A, "cannot connect to ", 5000)),
     ?assertEqual(0, Attempts()),
     NameB = name(B),
     true = call(B, erlang, set_cookie, [NameB, right_one]),
@@ -349,12 +350,12 @@ certificates_in_clear(Config) ->
     Attempts = trace_attempts(B),
     ?assertEqual(pang, ping(Plain, B)),
     wait_until(line, fun() -> log_lines(B, "in clear, and peers of this node show") =/= [] end),
-    ?assertMatch([_ | _], log_lines(Plain, "cannot connect to .*403 Forbidden")),
+    ?assertMatch([_ | _], wait_log(Plain, "cannot connect to .*403 Forbidden", 5000)),
     ?assertEqual(0, Attempts()),
     ?assertEqual(pang, ping(B, Plain)),
-    ?assertMatch([_ | _], log_lines(B, "cannot connect to .*insecure_clear does without")),
+    ?assertMatch([_ | _], wait_log(B, "cannot connect to .*insecure_clear does without", 5000)),
     C = Showing([{insecure_clear, true} | Both]),
-    ?assertMatch([_], log_lines(C, "^warning.*insecure_clear is set")),
+    ?assertMatch([_], wait_log(C, "^warning.*insecure_clear is set", 5000)),
     ?assertEqual(pong, ping(Plain, C)),
     quic_dist_node:disconnect(Plain, C),
     ?assertEqual(pong, ping(C, Plain)),
@@ -452,7 +453,7 @@ fallback(Config) ->
     Began = erlang:monotonic_time(millisecond),
     ?assertEqual(pong, ping(A, B)),
     ?assert(erlang:monotonic_time(millisecond) - Began < scale(5000)),
-    ?assertMatch([_], log_lines(A, "^notice.*QUIC does not get through.*https://127.0.0.1")),
+    ?assertMatch([_], wait_log(A, "^notice.*QUIC does not get through.*https://127.0.0.1", 5000)),
     ?assertEqual(port(Config), peer_port(A, B)),
     big(A, B),
     quic_dist_node:disconnect(A, B),
@@ -481,7 +482,7 @@ fallback_not_for_strangers(Config) ->
     }),
     ?assertEqual(pang, ping(A, B)),
     ?assertEqual([], log_lines(A, "fallback|QUIC does not get through")),
-    ?assertMatch([_], log_lines(B, "inbound connection turned away")).
+    ?assertMatch([_], wait_log(B, "inbound connection turned away", 5000)).
 
 %% A UDP port that drops all until it is opened, and then passes datagrams on to another and back.
 gate(To) ->

@@ -23,9 +23,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
--import(quic_dist_node, [call/2, call/3, call/4, connect/2, log_lines/2, scale/1, start/1]).
--import(quic_dist_node, [unique/1]).
--import(quic_dist_node, [wait_until/2]).
+-import(quic_dist_node, [call/2, call/3, call/4, connect/2, scale/1, start/1, unique/1]).
+-import(quic_dist_node, [wait_log/3, wait_until/2]).
 
 -record(proxy, {
     command :: quic_dist_node:command(),
@@ -139,7 +138,8 @@ no_link_without_proof(Config) ->
     #proxy{tls_port = Port} = proxy(Config, ?TIMEOUT),
     Hello = hello(Port, [{carriers, [https, wss]}], []),
     ?assertEqual(pang, call(Hello, net_adm, ping, [maps:get(node, World)])),
-    ?assertMatch([_ | _], log_lines(Hello, "does not prove who it is: its TLS ends at a proxy")),
+    Line = "does not prove who it is: its TLS ends at a proxy",
+    ?assertMatch([_ | _], wait_log(Hello, Line, 5000)),
     ?assertEqual([], peers(World)).
 
 %% The end of the proxy is nodedown at both nodes; when it is back they meet again. Over TLS too.
@@ -181,7 +181,7 @@ tls_passed_on(Config) ->
             Liar = hello(Port, [{carriers, [https, wss]}], []),
             true = call(Liar, erlang, set_cookie, [another]),
             ?assertEqual(pang, call(Liar, net_adm, ping, [maps:get(node, World)])),
-            ?assertMatch([_ | _], log_lines(World, "its cookie is not the one"));
+            ?assertMatch([_ | _], wait_log(World, "its cookie is not the one", 5000));
         false ->
             {skip, "not installed"}
     end.
