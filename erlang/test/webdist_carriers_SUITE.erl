@@ -201,7 +201,7 @@ wrong_cookie(Config) ->
     {A, B} = pair(Config, #{cookie => right_one}, #{cookie => wrong_one}),
     Attempts = trace_attempts(B),
     ?assertEqual(pang, ping(A, B)),
-    wait_until(line, fun() -> log_lines(B, "its cookie is not the one") =/= [] end),
+    wait_log(B, "its cookie is not the one", 10000),
     ?assertMatch([_ | _], wait_log(A, "cannot connect to ", 5000)),
     ?assertEqual(0, Attempts()),
     NameB = name(B),
@@ -252,7 +252,7 @@ another_name(Config) ->
         ok = gen_tcp:send(Socket, [<<"N", 0:64, 0:32, (byte_size(NameA)):16>>, NameA]),
         gen_tcp:recv(Socket, 0, 5000)
     end),
-    wait_until(line, fun() -> log_lines(B, "in the distribution handshake and") =/= [] end),
+    wait_log(B, "in the distribution handshake and", 10000),
     ?assertEqual([], call(B, fun() -> nodes(connected) end)).
 
 %% Certificates for the host's address authenticate; one for another host does not, nor does none.
@@ -288,7 +288,7 @@ allow(Config) ->
     {A, B} = pair(Config, #{}, #{quic_dist => [{allow, ["nobody@nowhere"]}]}),
     Attempts = trace_attempts(B),
     ?assertEqual(pang, ping(A, B)),
-    wait_until(line, fun() -> log_lines(B, "the option allow does not name it") =/= [] end),
+    wait_log(B, "the option allow does not name it", 10000),
     ?assertEqual(0, Attempts()).
 
 %% A node with a stock carrier is reached by TLS at its web port.
@@ -349,7 +349,7 @@ certificates_in_clear(Config) ->
     B = Showing(Both),
     Attempts = trace_attempts(B),
     ?assertEqual(pang, ping(Plain, B)),
-    wait_until(line, fun() -> log_lines(B, "in clear, and peers of this node show") =/= [] end),
+    wait_log(B, "in clear, and peers of this node show", 10000),
     ?assertMatch([_ | _], wait_log(Plain, "cannot connect to .*403 Forbidden", 5000)),
     ?assertEqual(0, Attempts()),
     ?assertEqual(pang, ping(B, Plain)),
