@@ -9,20 +9,26 @@ rebar3 = cd erlang && REBAR_BASE_DIR=$(CURDIR)/_build rebar3
 platform = $$(go env GOOS)-$$(go env GOARCH)
 
 .NOTPARALLEL:
-.PHONY: help docs setup build executable test test-all proxies consumers migration go-test page-test eunit ct cover check fuzz dist demo bench wan bench-tools bench-report clean
+.PHONY: help docs setup setup-build setup-test build executable test test-all proxies consumers migration go-test page-test eunit ct cover check fuzz dist demo bench wan bench-tools bench-report clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
-setup: ## make a Debian machine ready to build and test
-	scripts/setup.sh
+setup: ## make a Debian machine ready for all of this; each target asks for no more than it needs
+	scripts/setup.sh all
 
-build: setup executable ## the executable and the application, in _build/default/lib/quic_dist
+setup-build:
+	scripts/setup.sh build
+
+setup-test:
+	scripts/setup.sh test
+
+build: setup-build executable ## the executable and the application, in _build/default/lib/quic_dist
 	$(rebar3) compile
 
 executable: ## the executable alone, for GOOS and GOARCH if they are set
 	QUIC_DIST_TARGET=$(platform) escript scripts/executable.escript build
 
-test: build go-test eunit ct ## all tests of both languages, make dist twice for this system, and 5 s of each fuzz target
+test: setup-test build go-test eunit ct ## all tests of both languages, make dist twice for this system, and 5 s of each fuzz target
 	scripts/test-dist.sh $(platform)
 	scripts/fuzz.sh 5s
 
@@ -31,55 +37,55 @@ test-all: test docs page-test proxies consumers migration ## and what takes long
 	test/bench/boot.sh
 
 page-test: build ## the status page in headless Chromium; SCREENSHOT=docs/status.png takes a picture
-	scripts/setup.sh chromium:chromium
+	scripts/setup.sh build chromium:chromium
 	cd test/page && QUIC_DIST_SCREENSHOT=$(abspath $(SCREENSHOT)) go test $(GOTESTFLAGS) -count=1 ./...
 
 proxies: build ## nodes behind nginx, HAProxy, Caddy and Apache, which are installed if need be
-	scripts/setup.sh nginx:nginx haproxy:haproxy caddy:caddy apache2:apache2-bin # Debian starts them when it installs them
+	scripts/setup.sh test nginx:nginx haproxy:haproxy caddy:caddy apache2:apache2-bin # Debian starts them when it installs them
 	QUIC_DIST_TEST_PROXIES=all scripts/test-erlang.sh ct webdist_proxies_SUITE
 
 consumers: build ## releases by rebar3 and mix that have this repository as a dependency; CASE=name narrows it
-	scripts/setup.sh git:git mix:elixir setpriv:util-linux
+	scripts/setup.sh test mix:elixir setpriv:util-linux
 	scripts/test-erlang.sh consumers $(CASE)
+	QUIC_DIST_TEST_PRINTED=all go test -count=1 ./test/printed
 
-migration: build ## the rehearsal of docs/MIGRATION.md: a cluster from TCP to QUIC and back
+migration: setup-test build ## the rehearsal of docs/MIGRATION.md: a cluster from TCP to QUIC and back
 	scripts/test-erlang.sh ct quic_epmd_migration_SUITE $(CASE)
 
-go-test:
-	go test $(GOTESTFLAGS) -race -shuffle=on ./...
+go-test: setup-test
+	go test $(GOTESTFLAGS) -timeout 30m -race -shuffle=on ./... # on a slow machine the deadlines of tests are stretched
 	cd test/bench/report && go test $(GOTESTFLAGS) -shuffle=on ./...
 	cd scripts/dist && go test $(GOTESTFLAGS) -shuffle=on ./...
 
-eunit: build
+eunit: setup-test build
 	scripts/test-erlang.sh eunit
 
-ct: build ## Common Test alone; SUITE=quic_dist_SUITE and CASE=name narrow it
+ct: setup-test build ## Common Test alone; SUITE=quic_dist_SUITE and CASE=name narrow it
 	scripts/test-erlang.sh ct $(SUITE) $(CASE)
 
-cover: build ## which lines of the Erlang modules EUnit reaches
+cover: setup-test build ## which lines of the Erlang modules EUnit reaches
 	$(rebar3) do eunit, cover --verbose
 
-check: build ## everything but the tests that must hold of a commit
+check: setup build ## everything but the tests that must hold of a commit
 	scripts/check-gofmt.sh
 	go vet ./...
 	go mod tidy -diff
 	go fix -diff ./...
 	go tool -modfile=tools.mod staticcheck -checks inherit,ST1000,ST1020,ST1021,ST1022 ./... # the last four: doc comments
 	scripts/check-modules.sh
-	scripts/check-imports.sh
 	$(rebar3) as check compile
 	scripts/check-records.sh
 	$(rebar3) xref
 	$(rebar3) dialyzer
 	scripts/check-edoc.sh
-	go test -count=1 ./test/docs
+	go test -count=1 ./test/docs ./test/structure
 	scripts/check-text.sh
 	scripts/check-shell.sh
 
-fuzz: setup ## each fuzz target for FUZZTIME
+fuzz: setup-build ## each fuzz target for FUZZTIME
 	scripts/fuzz.sh $(FUZZTIME)
 
-dist: setup ## archives for every system that releases are made for, checksums and bills of materials, in _build/dist
+dist: setup-build ## archives for every system that releases are made for, checksums and bills of materials, in _build/dist
 	scripts/dist.sh _build/dist
 
 demo: build ## two nodes that talk over QUIC
@@ -95,8 +101,8 @@ bench-tools: executable
 	CGO_ENABLED=0 go build -o _build/bench/ ./test/bench/ceiling ./test/wan/link
 	cd test/bench/report && CGO_ENABLED=0 go build -o $(CURDIR)/_build/bench/report .
 
-docs: setup ## the documentation as a site, in _build/site, with that of modules and packages
-	scripts/setup.sh mkdocs:mkdocs
+docs: ## the documentation as a site, in _build/site, with that of modules and packages
+	scripts/setup.sh all mkdocs:mkdocs
 	scripts/docs.sh
 
 bench-report: bench-tools ## docs/BENCHMARKS.md and its plots from RESULTS, files that make bench wrote

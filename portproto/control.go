@@ -3,54 +3,50 @@ package portproto
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
-	"quic_dist/etf"
+	"quic_dist/internal/erlang/etf"
 )
 
-// A message is a control frame: a tag and fields.
-type message interface {
-	Frame
-	tag() etf.Atom
-
-	// fields gives every field the message may have, in the order of their names. The values point into the message,
-	// so that one description serves to parse, to append and to show it.
-	fields() []field
-}
-
+// A field is a named value of a frame.
 type field struct {
-	name  etf.Atom
-	value value
+	name   etf.Atom
+	target any // see valueOf
 }
 
-// A value is a field of a message, of one of the types of PROTOCOL.md, section 4.
-type value interface {
-	// parse takes the value from a term and reports whether the term is of the right type and within its limits.
-	parse(t etf.Term) bool
+func (f field) value() value { return valueOf(f.target) }
 
-	// term gives what parse accepts.
-	term() etf.Term
-
-	// appendText appends the text form.
-	appendText(b []byte) []byte
+func (f field) leftOut() bool {
+	o, ok := f.target.(optionalValue)
+	return ok && o.leftOut
 }
 
-// An optional is a value that may be left out, and is in a new message.
-type optional interface {
-	value
-	leftOut() bool
+// messages holds a new-function for every tag that one side may send.
+type messages map[etf.Atom]func() Frame
+
+// message is the entry of the message type M in messages.
+func message[M any, F interface {
+	*M
+	Frame
+}]() Frame {
+	return F(new(M))
 }
 
-func leftOut(v value) bool {
-	o, ok := v.(optional)
-	return ok && o.leftOut()
+func messagesOf(all ...func() Frame) messages {
+	byTag := make(messages, len(all))
+	for _, m := range all {
+		tag, _ := m().layout()
+		byTag[tag] = m
+	}
+	return byTag
 }
 
-// termLimits are those of PROTOCOL.md, section 9.
+// termLimits are the limits of PROTOCOL.md, section 9.
 func termLimits() etf.Limits {
 	return etf.Limits{Size: MaxControl - 1, Depth: 8, Elements: 4096}
 }
 
-func parseControl(body []byte, newMessage func(tag etf.Atom) message) (message, error) {
+func parseControl(body []byte, known messages) (Frame, error) {
 	if len(body) > MaxControl {
 		return nil, errTooLarge(uint64(len(body)), MaxControl)
 	}
@@ -58,18 +54,19 @@ func parseControl(body []byte, newMessage func(tag etf.Atom) message) (message, 
 	if err != nil {
 		return nil, protocolError(KindBadTerm, "%v", err)
 	}
-	tag, fields, ok := tagAndFields(t)
+	tag, given, ok := tagAndFields(t)
 	if !ok {
 		return nil, protocolError(KindNotAMessage, "a term that is not a tag and a map of fields")
 	}
-	m := newMessage(tag)
+	m := known[tag]
 	if m == nil {
 		return nil, protocolError(KindUnknownTag, "tag %q from this side", tag)
 	}
-	if err := parseFields(m, fields); err != nil {
+	f := m()
+	if err := parseFields(f, given); err != nil {
 		return nil, err
 	}
-	return m, nil
+	return f, nil
 }
 
 func tagAndFields(t etf.Term) (tag etf.Atom, fields etf.Map, ok bool) {
@@ -79,66 +76,46 @@ func tagAndFields(t etf.Term) (tag etf.Atom, fields etf.Map, ok bool) {
 	}
 	tag, tagOK := pair[0].(etf.Atom)
 	fields, mapOK := pair[1].(etf.Map)
-	if !tagOK || !mapOK {
-		return "", nil, false
-	}
-	for _, p := range fields {
-		if _, ok := p.Key.(etf.Atom); !ok {
-			return "", nil, false
-		}
-	}
-	return tag, fields, true
+	notAtom := func(p etf.Pair) bool { _, ok := p.Key.(etf.Atom); return !ok }
+	return tag, fields, tagOK && mapOK && !slices.ContainsFunc(fields, notAtom)
 }
 
-// parseFields fills m. An unknown name is the first thing to complain of, whatever else is wrong.
-func parseFields(m message, given etf.Map) error {
-	fields := m.fields()
+// parseFields fills the frame f. It reports an unknown name before any other fault.
+func parseFields(f Frame, given etf.Map) error {
+	tag, fields := f.layout()
 	for _, p := range given {
-		if !hasField(fields, p.Key) {
-			return protocolError(KindUnknownField, "%s: field %q", m.tag(), p.Key)
+		if !slices.ContainsFunc(fields, func(f field) bool { return p.Key == etf.Term(f.name) }) {
+			return protocolError(KindUnknownField, "%s: field %q", tag, p.Key)
 		}
 	}
 	for _, f := range fields {
 		t := given.Get(f.name)
 		switch {
-		case t == nil && leftOut(f.value):
+		case t == nil && f.leftOut():
 		case t == nil:
-			return protocolError(KindMissingField, "%s: %s", m.tag(), f.name)
-		case !f.value.parse(t):
-			return protocolError(KindBadField, "%s: %s", m.tag(), f.name)
+			return protocolError(KindMissingField, "%s: %s", tag, f.name)
+		case !f.value().parse(t):
+			return protocolError(KindBadField, "%s: %s", tag, f.name)
 		}
 	}
 	return nil
 }
 
-func hasField(fields []field, name etf.Term) bool {
+func appendControl(b []byte, f Frame) []byte {
+	tag, fields := f.layout()
+	given := make(etf.Map, 0, len(fields))
 	for _, f := range fields {
-		if name == etf.Term(f.name) {
-			return true
+		if !f.leftOut() {
+			given = append(given, etf.Pair{Key: f.name, Value: f.value().term()})
 		}
 	}
-	return false
-}
-
-func appendControl(b []byte, m message) []byte {
 	start := len(b)
 	b = append(b, 0, 0, 0, 0, TypeControl)
-	b = etf.Append(b, etf.Tuple{m.tag(), fieldMap(m)})
+	b = etf.Append(b, etf.Tuple{tag, given})
 	n := len(b) - start - lengthLen
 	if n > MaxControl {
-		panic(fmt.Sprintf("portproto: %s frame of %d bytes", m.tag(), n))
+		panic(fmt.Sprintf("portproto: %s frame of %d bytes", tag, n))
 	}
 	binary.BigEndian.PutUint32(b[start:], uint32(n))
 	return b
-}
-
-func fieldMap(m message) etf.Map {
-	fields := m.fields()
-	given := make(etf.Map, 0, len(fields))
-	for _, f := range fields {
-		if !leftOut(f.value) {
-			given = append(given, etf.Pair{Key: f.name, Value: f.value.term()})
-		}
-	}
-	return given
 }

@@ -1,64 +1,91 @@
 package portproto
 
 import (
+	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"quic_dist/etf"
+	"quic_dist/internal/erlang/etf"
 )
 
-// messages gives one new message of every tag, under its direction.
-func messages() map[string][]message {
-	return map[string][]message{
-		"vm": {
-			new(VMHello), new(Configure), new(Listen), new(CloseListener), new(Resolve), new(Dial), new(Verdict), new(Cancel),
-			new(Close), new(Stop), new(Reload), new(Stats), new(Trace),
-		},
-		"sidecar": {
-			new(SidecarHello), new(OK), new(Error), new(Listening), new(Resolved), new(Dialled), new(Admit), new(Accepted),
-			new(Closed), new(Log), new(Certificates), new(StatsPage),
-		},
-	}
-}
-
-func TestFieldsAreInTheOrderOfTheirNames(t *testing.T) {
-	for _, ms := range messages() {
-		for _, m := range ms {
-			for i, f := range m.fields() {
-				if i > 0 && m.fields()[i-1].name >= f.name {
-					t.Errorf("%s: %s", m.tag(), f.name)
-				}
-			}
+// eachMessage calls f with a new message of every tag.
+func eachMessage(f func(tag etf.Atom, m Frame, fields []field)) {
+	for _, side := range []messages{fromVM, fromSidecar} {
+		for _, message := range side {
+			m := message()
+			tag, fields := m.layout()
+			f(tag, m, fields)
 		}
 	}
 }
 
-func TestOnlyOptionalFieldsMayBeLeftOut(t *testing.T) {
-	for _, ms := range messages() {
-		for _, m := range ms {
-			var got []string
-			for _, f := range m.fields() {
-				if leftOut(f.value) {
-					got = append(got, string(f.name))
-				}
+func TestFieldsAreInTheOrderOfTheirNames(t *testing.T) {
+	eachMessage(func(tag etf.Atom, _ Frame, fields []field) {
+		for i, f := range fields {
+			if i > 0 && fields[i-1].name >= f.name {
+				t.Errorf("%s: %s", tag, f.name)
 			}
-			want := map[etf.Atom]string{
-				"configure": "cacertfile certfile certificate_names close_untrusted data_plane discovery dns_server dns_service " +
-					"dns_service_tcp insecure_key_log insecure_no_verify keyfile name_address name_port names_to nodes_file " +
-					"password peer_port qlog_dir status_port",
-				"trace":    "insecure_key_log qlog_dir",
-				"log":      "event",
-				"listen":   "cookie",
-				"dial":     "cookie",
-				"verdict":  "cookie text",
-				"dialled":  "socket token",
-				"accepted": "identity socket token",
-			}[m.tag()]
-			if got := strings.Join(got, " "); got != want {
-				t.Errorf("%s: %s", m.tag(), got)
+		}
+	})
+}
+
+func TestOnlyOptionalFieldsMayBeLeftOut(t *testing.T) {
+	eachMessage(func(tag etf.Atom, _ Frame, fields []field) {
+		var got []string
+		for _, f := range fields {
+			if f.leftOut() {
+				got = append(got, string(f.name))
+			}
+		}
+		want := map[etf.Atom]string{
+			"configure": "cacertfile certfile certificate_names close_untrusted data_plane discovery dns_server dns_service " +
+				"dns_service_tcp insecure_key_log insecure_no_verify keyfile name_address name_port names_to nodes_file " +
+				"password peer_port qlog_dir status_port",
+			"trace":        "insecure_key_log qlog_dir",
+			"log":          "event",
+			"listen":       "cookie",
+			"dial":         "cookie",
+			"verdict":      "cookie text",
+			"looked_up":    "text",
+			"dialled":      "identity socket token",
+			"accepted":     "identity socket token",
+			"web_dial":     "cookie",
+			"web_dialled":  "identity proven",
+			"web_accepted": "carrier identity proven",
+		}[tag]
+		if got := strings.Join(got, " "); got != want {
+			t.Errorf("%s: %s", tag, got)
+		}
+	})
+}
+
+// A list of messages that names one tag twice would lose a message.
+func TestEveryMessageHasATagOfItsOwn(t *testing.T) {
+	seen := make(map[reflect.Type]bool)
+	eachMessage(func(_ etf.Atom, m Frame, _ []field) { seen[reflect.TypeOf(m)] = true })
+	if got := len(seen); got != 49 {
+		t.Errorf("%d messages", got)
+	}
+}
+
+func TestNoSecretIsPrinted(t *testing.T) {
+	bytes := []byte("swordfish")
+	var key [32]byte
+	copy(key[:], bytes)
+	for _, m := range []Frame{
+		&Configure{Password: bytes, ResetKey: key}, &Listen{Cookie: bytes}, &Dial{Cookie: bytes}, &Verdict{Cookie: bytes},
+		&Dialled{Token: bytes}, &Accepted{Token: bytes}, &Parting{Token: bytes}, &Part{Tokens: [][]byte{bytes}},
+		&WebDial{Cookie: bytes}, &WebDialled{Token: key}, &WebAccepted{Token: key},
+	} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%q", "%d"} {
+			for _, shown := range []string{fmt.Sprintf(verb, m), Text(m)} {
+				if strings.Contains(shown, "swordfish") || strings.Contains(shown, "73776f") || strings.Contains(shown, "115 119") {
+					t.Errorf("%T is printed with %s as %s", m, verb, shown)
+				}
 			}
 		}
 	}

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"quic_dist/etf"
+	"quic_dist/internal/erlang/etf"
 )
 
 // The types of frames: the first byte of a body.
@@ -24,16 +24,19 @@ const (
 	MaxDataPayload   = 262144
 	MaxText          = 4096
 	MaxTargets       = 64
+	MaxParting       = 64
+	MaxPartings      = 256
 	MaxAddresses     = 64
 	MaxFacts         = 32
 	MaxCertificates  = 64
 	MaxLanes         = 64
 	MaxConnections   = 16
-	MaxWebPatterns   = 64
+	MaxPatterns      = 64
 	MaxWebURLs       = 16
-	MaxWebNames      = 1024
+	MaxNames         = 1024
 	MaxCounters      = 32
 	MaxStatsChannels = 256
+	MaxLinks         = 32
 	MaxCredit        = 1<<31 - 1 // of one credit frame, and of what a channel's credit may add up to
 
 	DataHeaderLen = lengthLen + dataFixed // of a whole data frame in front of its payload
@@ -46,29 +49,34 @@ const (
 // A Frame is one frame of the control protocol: a pointer to one of this package's message types, to [Data] or to
 // [Credit].
 type Frame interface {
-	// String returns the text form of PROTOCOL.md, section 4. It shows no secret and no payload.
-	String() string
-
-	// appendTo appends the whole frame, length included.
-	appendTo(b []byte) []byte
+	// layout gives the frame's tag and every field that it may have, in the order of their names. The fields point into
+	// the frame, so one description serves to parse it, to append it and to show it.
+	layout() (tag etf.Atom, fields []field)
 }
 
 // ParseFromVM parses the body of a frame that the VM sent. A [Data] it returns borrows its payload from body; every
 // other frame is a copy. The error is a [*ProtocolError].
 func ParseFromVM(body []byte) (Frame, error) {
-	return parse(body, newFromVM)
+	return parse(body, fromVM)
 }
 
 // ParseFromSidecar is [ParseFromVM] for the other direction.
 func ParseFromSidecar(body []byte) (Frame, error) {
-	return parse(body, newFromSidecar)
+	return parse(body, fromSidecar)
 }
 
 // Append appends a whole frame, length included. Texts are made to fit: invalid UTF-8 is replaced, and what exceeds the
 // limit of a text or of a list is cut off, because such texts may come from a peer. It panics if the frame is still
 // larger than the protocol allows, if a data frame has no payload, and if a credit frame grants nothing.
 func Append(b []byte, f Frame) []byte {
-	return f.appendTo(b)
+	switch f := f.(type) {
+	case *Data:
+		return append(AppendDataHeader(b, f.Channel, len(f.Payload)), f.Payload...)
+	case *Credit:
+		return AppendCredit(b, f.Channel, f.Bytes)
+	default:
+		return appendControl(b, f)
+	}
 }
 
 // Type returns the type of the frame with this body, or 0, which is no type, for an empty one.
@@ -79,7 +87,7 @@ func Type(body []byte) byte {
 	return body[0]
 }
 
-func parse(body []byte, newMessage func(tag etf.Atom) message) (Frame, error) {
+func parse(body []byte, known messages) (Frame, error) {
 	switch {
 	case len(body) == 0:
 		return nil, errEmpty()
@@ -88,7 +96,7 @@ func parse(body []byte, newMessage func(tag etf.Atom) message) (Frame, error) {
 	}
 	switch t := Type(body); t {
 	case TypeControl:
-		return parseControl(body, newMessage)
+		return parseControl(body, known)
 	case TypeData:
 		channel, payload, err := ParseData(body)
 		if err != nil {
@@ -120,12 +128,9 @@ type Data struct {
 	Payload []byte
 }
 
-func (d *Data) String() string {
-	return fmt.Sprintf("data channel=%d bytes=%d", d.Channel, len(d.Payload))
-}
-
-func (d *Data) appendTo(b []byte) []byte {
-	return append(AppendDataHeader(b, d.Channel, len(d.Payload)), d.Payload...)
+func (d *Data) layout() (etf.Atom, []field) {
+	size := uint32(len(d.Payload)) // the text form shows no data
+	return "data", []field{{"channel", &d.Channel}, {"bytes", &size}}
 }
 
 // Credit permits the receiver to send so many more bytes of payload on the channel: 1 to [MaxCredit].
@@ -134,12 +139,8 @@ type Credit struct {
 	Bytes   uint32
 }
 
-func (c *Credit) String() string {
-	return fmt.Sprintf("credit channel=%d bytes=%d", c.Channel, c.Bytes)
-}
-
-func (c *Credit) appendTo(b []byte) []byte {
-	return AppendCredit(b, c.Channel, c.Bytes)
+func (c *Credit) layout() (etf.Atom, []field) {
+	return "credit", []field{{"channel", &c.Channel}, {"bytes", &c.Bytes}}
 }
 
 // ParseData parses the body of a data frame. The payload is a part of body. The error is a [*ProtocolError].

@@ -1,175 +1,89 @@
 package portproto
 
-import (
-	"math"
-	"strconv"
+import "quic_dist/internal/erlang/etf"
 
-	"quic_dist/etf"
-)
+// list is a list of least to most elements, whose values valueOf gives.
+type list[T any] struct {
+	target      *[]T
+	least, most int
+}
 
-// addresses is a list of 1 to MaxAddresses texts.
-type addresses []string
+// maxListBytes bounds what is written of a list: it fits into a control frame beside the longest text.
+const maxListBytes = MaxControl - MaxText - 1024
 
-func (v *addresses) parse(t etf.Term) bool {
-	list, ok := t.(etf.List)
-	if !ok || len(list) < 1 || len(list) > MaxAddresses {
+func (v list[T]) parse(t etf.Term) bool {
+	given, ok := t.(etf.List)
+	if !ok || len(given) < v.least || len(given) > v.most {
 		return false
 	}
-	*v = make(addresses, len(list))
-	for i, e := range list {
-		if (*v)[i], ok = parseText(e); !ok {
+	*v.target = make([]T, len(given))
+	for i, e := range given {
+		if !valueOf(&(*v.target)[i]).parse(e) {
 			return false
 		}
 	}
 	return true
 }
 
-func (v *addresses) term() etf.Term {
-	var list etf.List
-	for _, a := range (*v)[:min(len(*v), MaxAddresses)] {
-		list = append(list, textTerm(a))
-	}
-	return list
-}
-
-func (v *addresses) appendText(b []byte) []byte { return appendList(b, *v, appendQuoted) }
-
-// targets is a list of 1 to MaxTargets pairs {text, u16}.
-type targets []Target
-
-func (v *targets) parse(t etf.Term) bool {
-	list, ok := t.(etf.List)
-	return ok && len(list) >= 1 && len(list) <= MaxTargets && parseTargets((*[]Target)(v), list)
-}
-
-func parseTargets(v *[]Target, list etf.List) bool {
-	*v = make([]Target, len(list))
-	for i, e := range list {
-		first, second, ok := parsePair(e)
-		host, hostOK := parseText(first)
-		port, portOK := parseUint(second, math.MaxUint16)
-		if !ok || !hostOK || !portOK {
-			return false
-		}
-		(*v)[i] = Target{Host: host, Port: uint16(port)}
-	}
-	return true
-}
-
-func (v *targets) term() etf.Term {
-	var list etf.List
-	for _, t := range (*v)[:min(len(*v), MaxTargets)] {
-		list = append(list, etf.Tuple{textTerm(t.Host), etf.Uint(t.Port)})
-	}
-	return list
-}
-
-func (v *targets) appendText(b []byte) []byte {
-	return appendList(b, *v, func(b []byte, t Target) []byte {
-		b = appendQuoted(append(b, '{'), t.Host)
-		b = strconv.AppendUint(append(b, ','), uint64(t.Port), 10)
-		return append(b, '}')
-	})
-}
-
-// facts is a list of at most MaxFacts pairs {text, text}.
-type facts []Fact
-
-// maxFactBytes bounds what is written of facts, so that a log fits into a control frame with them and the longest what.
-const maxFactBytes = MaxControl - MaxText - 1024
-
-func (v *facts) parse(t etf.Term) bool {
-	list, ok := t.(etf.List)
-	if !ok || len(list) > MaxFacts {
-		return false
-	}
-	*v = make(facts, len(list))
-	for i, e := range list {
-		first, second, ok := parsePair(e)
-		name, nameOK := parseText(first)
-		val, valOK := parseText(second)
-		if !ok || !nameOK || !valOK {
-			return false
-		}
-		(*v)[i] = Fact{Name: name, Value: val}
-	}
-	return true
-}
-
-func (v *facts) term() etf.Term {
-	var list etf.List
-	left := maxFactBytes
-	for _, f := range (*v)[:min(len(*v), MaxFacts)] {
-		name, val := textTerm(f.Name), textTerm(f.Value)
-		if left -= len(name) + len(val); left < 0 {
+// term cuts the list off where it exceeds a limit: see [Append].
+func (v list[T]) term() etf.Term {
+	var terms etf.List
+	left := maxListBytes
+	for i := range (*v.target)[:min(len(*v.target), v.most)] {
+		t := valueOf(&(*v.target)[i]).term()
+		if left -= len(etf.Append(nil, t)); left < 0 {
 			break
 		}
-		list = append(list, etf.Tuple{name, val})
+		terms = append(terms, t)
 	}
-	return list
+	return terms
 }
 
-func (v *facts) appendText(b []byte) []byte {
-	return appendList(b, *v, func(b []byte, f Fact) []byte {
-		b = appendQuoted(append(b, '{'), f.Name)
-		b = appendQuoted(append(b, ','), f.Value)
-		return append(b, '}')
-	})
+func (v list[T]) appendText(b []byte) []byte {
+	b = append(b, '[')
+	for i := range *v.target {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = valueOf(&(*v.target)[i]).appendText(b)
+	}
+	return append(b, ']')
 }
 
-// certificates is a list of at most MaxCertificates triples {atom(certfile|cacertfile), text, text}.
-type certificates []Certificate
+// A tupler is a struct that is written as a tuple.
+type tupler interface{ tuple() tuple }
 
-func (v *certificates) parse(t etf.Term) bool {
-	list, ok := t.(etf.List)
-	if !ok || len(list) > MaxCertificates {
+// tuple holds the targets of a tuple's elements: see valueOf.
+type tuple []any
+
+func (v tuple) parse(t etf.Term) bool {
+	given, ok := t.(etf.Tuple)
+	if !ok || len(given) != len(v) {
 		return false
 	}
-	*v = make(certificates, len(list))
-	for i, e := range list {
-		triple, ok := e.(etf.Tuple)
-		if !ok || len(triple) != 3 {
+	for i, target := range v {
+		if !valueOf(target).parse(given[i]) {
 			return false
 		}
-		option, optionOK := triple[0].(etf.Atom)
-		subject, subjectOK := parseText(triple[1])
-		expires, expiresOK := parseText(triple[2])
-		c := Certificate{CertificateOption(option), subject, expires}
-		if !optionOK || c.Option != OptionCertFile && c.Option != OptionCACertFile || !subjectOK || !expiresOK {
-			return false
-		}
-		(*v)[i] = c
 	}
 	return true
 }
 
-func (v *certificates) term() etf.Term {
-	var list etf.List
-	left := maxFactBytes
-	for _, c := range (*v)[:min(len(*v), MaxCertificates)] {
-		subject, expires := textTerm(c.Subject), textTerm(c.Expires)
-		if left -= len(subject) + len(expires); left < 0 {
-			break
+func (v tuple) term() etf.Term {
+	terms := make(etf.Tuple, len(v))
+	for i, target := range v {
+		terms[i] = valueOf(target).term()
+	}
+	return terms
+}
+
+func (v tuple) appendText(b []byte) []byte {
+	b = append(b, '{')
+	for i, target := range v {
+		if i > 0 {
+			b = append(b, ',')
 		}
-		list = append(list, etf.Tuple{etf.Atom(c.Option), subject, expires})
+		b = valueOf(target).appendText(b)
 	}
-	return list
-}
-
-func (v *certificates) appendText(b []byte) []byte {
-	return appendList(b, *v, func(b []byte, c Certificate) []byte {
-		b = append(append(b, '{'), c.Option...)
-		b = appendQuoted(append(b, ','), c.Subject)
-		b = appendQuoted(append(b, ','), c.Expires)
-		return append(b, '}')
-	})
-}
-
-// parsePair gives the elements of a tuple of two, or nil.
-func parsePair(t etf.Term) (first, second etf.Term, ok bool) {
-	pair, ok := t.(etf.Tuple)
-	if !ok || len(pair) != 2 {
-		return nil, nil, false
-	}
-	return pair[0], pair[1], true
+	return append(b, '}')
 }

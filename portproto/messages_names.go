@@ -1,46 +1,15 @@
 package portproto
 
 import (
+	"slices"
 	"time"
 
-	"quic_dist/etf"
+	"quic_dist/internal/erlang/etf"
 )
 
-// The messages of discovery: where nodes are, and where they find this one. PROTOCOL.md, section 4, has them with the others.
+// The messages of discovery: where nodes are, and where they find this one.
 
-func newNamesFromVM(tag etf.Atom) message {
-	switch tag {
-	case "register":
-		return new(Register)
-	case "find":
-		return new(Find)
-	case "written":
-		return new(Written)
-	case "names":
-		return new(Names)
-	default:
-		return nil
-	}
-}
-
-func newNamesFromSidecar(tag etf.Atom) message {
-	switch tag {
-	case "registered":
-		return new(Registered)
-	case "registration":
-		return new(Registration)
-	case "found":
-		return new(Found)
-	case "port":
-		return new(Port)
-	case "named":
-		return new(Named)
-	default:
-		return nil
-	}
-}
-
-// Discovery says where nodes are looked for.
+// Discovery says where the sidecar looks for nodes.
 type Discovery string
 
 // What [Configure] may ask for.
@@ -52,14 +21,11 @@ const (
 	DiscoveryNone     Discovery = "none"
 )
 
-func (d *Discovery) parse(t etf.Term) bool {
-	return parseWord(d, t, DiscoveryRegistry, DiscoveryEPMD, DiscoveryDNS, DiscoveryFixed, DiscoveryNone)
+func (Discovery) known() []Discovery {
+	return []Discovery{DiscoveryRegistry, DiscoveryEPMD, DiscoveryDNS, DiscoveryFixed, DiscoveryNone}
 }
-func (d *Discovery) leftOut() bool              { return *d == "" }
-func (d *Discovery) term() etf.Term             { return etf.Atom(*d) }
-func (d *Discovery) appendText(b []byte) []byte { return append(b, *d...) }
 
-// Carriers are those that a node has.
+// Carriers says which carriers a node has.
 type Carriers string
 
 // The values of Carriers.
@@ -69,13 +35,9 @@ const (
 	CarriersBoth Carriers = "both"
 )
 
-func (c *Carriers) parse(t etf.Term) bool {
-	return parseWord(c, t, CarriersQUIC, CarriersTCP, CarriersBoth)
-}
-func (c *Carriers) term() etf.Term             { return etf.Atom(*c) }
-func (c *Carriers) appendText(b []byte) []byte { return append(b, *c...) }
+func (Carriers) known() []Carriers { return []Carriers{CarriersQUIC, CarriersTCP, CarriersBoth} }
 
-// Carrier is one of them.
+// Carrier is one carrier.
 type Carrier string
 
 // The values of Carrier.
@@ -84,91 +46,78 @@ const (
 	CarrierTCP  Carrier = "tcp"
 )
 
-func (c *Carrier) parse(t etf.Term) bool      { return parseWord(c, t, CarrierQUIC, CarrierTCP) }
-func (c *Carrier) term() etf.Term             { return etf.Atom(*c) }
-func (c *Carrier) appendText(b []byte) []byte { return append(b, *c...) }
+func (Carrier) known() []Carrier { return []Carrier{CarrierQUIC, CarrierTCP} }
 
-// nonzeroPort is a port number, 0 if it is left out.
-type nonzeroPort uint16
+// PortState says how this node stands at a port that the nodes of a host share.
+type PortState string
 
-func (p *nonzeroPort) leftOut() bool { return *p == 0 }
-func (p *nonzeroPort) parse(t etf.Term) bool {
-	return (*u16)(p).parse(t) && *p != 0
+// The states of [PortStatus].
+const (
+	PortHolding    PortState = "holding"    // this sidecar serves the port
+	PortRegistered PortState = "registered" // another process serves it, and knows this node
+	PortWaiting    PortState = "waiting"    // neither yet; the sidecar keeps trying
+	PortDuplicate  PortState = "duplicate"  // another node has this node's name
+)
+
+func (PortState) known() []PortState {
+	return []PortState{PortHolding, PortRegistered, PortWaiting, PortDuplicate}
 }
-func (p *nonzeroPort) term() etf.Term             { return (*u16)(p).term() }
-func (p *nonzeroPort) appendText(b []byte) []byte { return (*u16)(p).appendText(b) }
 
-// optionalTexts are texts that may be left out, which is nil.
-type optionalTexts texts
+// PortStatus is this node's state at a port that the nodes of a host share.
+type PortStatus struct {
+	State   PortState
+	Address string // of the process that serves the port; empty while it is not known, and Port is 0
+	Port    uint16
+	Text    string // for people: why the state is neither PortHolding nor PortRegistered
+}
 
-func (v *optionalTexts) leftOut() bool              { return *v == nil }
-func (v *optionalTexts) parse(t etf.Term) bool      { return (*texts)(v).parse(t) }
-func (v *optionalTexts) term() etf.Term             { return (*texts)(v).term() }
-func (v *optionalTexts) appendText(b []byte) []byte { return (*texts)(v).appendText(b) }
+func (s *PortStatus) fields() []field {
+	return []field{
+		{"address", &s.Address},
+		{"port", &s.Port},
+		{"state", wordIn(&s.State)},
+		{"text", &s.Text},
+	}
+}
 
-// Register says at which ports this node is to be found; both 0: it is not. Answered with [Registered].
+// fieldsWithID has the id of a request in its alphabetical place.
+func (s *PortStatus) fieldsWithID(id *uint32) []field {
+	return slices.Insert(s.fields(), 1, field{"id", id})
+}
+
+// Register publishes the ports of this node; both 0: it withdraws them. Answered with [Registered].
 type Register struct {
 	ID   uint32
 	Node string // the first part of its name
 	QUIC uint16 // UDP
-	TCP  uint16 // of another carrier that the node has
+	TCP  uint16 // of the node's other carrier
 }
 
-func (m *Register) tag() etf.Atom            { return "register" }
-func (m *Register) String() string           { return textForm(m) }
-func (m *Register) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Register) fields() []field {
-	return []field{
-		{"id", (*u32)(&m.ID)},
-		{"node", (*text)(&m.Node)},
-		{"quic", (*u16)(&m.QUIC)},
-		{"tcp", (*u16)(&m.TCP)},
+func (m *Register) layout() (etf.Atom, []field) {
+	return "register", []field{
+		{"id", &m.ID},
+		{"node", &m.Node},
+		{"quic", &m.QUIC},
+		{"tcp", &m.TCP},
 	}
 }
 
-// Registered answers [Register] with what came of it at first. The sidecar goes on trying.
+// Registered answers [Register] with the result of the first attempt. The sidecar keeps trying.
 type Registered struct {
-	ID      uint32
-	State   WebState
-	Address string // of the port mapper; empty if not known, and Port is 0
-	Port    uint16
-	Text    string // for people, why it is not holding or registered
+	ID uint32
+	PortStatus
 }
 
-func (m *Registered) tag() etf.Atom            { return "registered" }
-func (m *Registered) String() string           { return textForm(m) }
-func (m *Registered) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Registered) fields() []field {
-	return []field{
-		{"address", (*text)(&m.Address)},
-		{"id", (*u32)(&m.ID)},
-		{"port", (*u16)(&m.Port)},
-		{"state", &m.State},
-		{"text", (*text)(&m.Text)},
-	}
-}
+func (m *Registered) layout() (etf.Atom, []field) { return "registered", m.fieldsWithID(&m.ID) }
 
-// Registration tells that what [Registered] said is so no longer.
+// Registration replaces the status in [Registered].
 type Registration struct {
-	State   WebState
-	Address string
-	Port    uint16
-	Text    string
+	PortStatus
 }
 
-func (m *Registration) tag() etf.Atom            { return "registration" }
-func (m *Registration) String() string           { return textForm(m) }
-func (m *Registration) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Registration) fields() []field {
-	return []field{
-		{"address", (*text)(&m.Address)},
-		{"port", (*u16)(&m.Port)},
-		{"state", &m.State},
-		{"text", (*text)(&m.Text)},
-	}
-}
+func (m *Registration) layout() (etf.Atom, []field) { return "registration", m.fields() }
 
-// Find asks where a node is, for a node with these carriers. Answered with [Found].
+// Find asks where a node is. Carriers are those of the node that asks. Answered with [Found].
 type Find struct {
 	ID       uint32
 	Node     string
@@ -176,69 +125,57 @@ type Find struct {
 	Timeout  time.Duration
 }
 
-func (m *Find) tag() etf.Atom            { return "find" }
-func (m *Find) String() string           { return textForm(m) }
-func (m *Find) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Find) fields() []field {
-	return []field{
-		{"carriers", &m.Carriers},
-		{"id", (*u32)(&m.ID)},
-		{"node", (*text)(&m.Node)},
-		{"timeout", (*ms)(&m.Timeout)},
+func (m *Find) layout() (etf.Atom, []field) {
+	return "find", []field{
+		{"carriers", wordIn(&m.Carriers)},
+		{"id", &m.ID},
+		{"node", &m.Node},
+		{"timeout", &m.Timeout},
 	}
 }
 
 // Found answers [Find].
 type Found struct {
 	ID      uint32
-	Carrier Carrier  // by which the node is to be reached
+	Carrier Carrier  // by which to reach the node
 	Targets []Target // IP addresses, 1 to MaxTargets
-	Source  string   // who says so, for people
+	Source  string   // of the answer, for people
 }
 
-func (m *Found) tag() etf.Atom            { return "found" }
-func (m *Found) String() string           { return textForm(m) }
-func (m *Found) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Found) fields() []field {
-	return []field{
-		{"carrier", &m.Carrier},
-		{"id", (*u32)(&m.ID)},
-		{"source", (*text)(&m.Source)},
-		{"targets", (*targets)(&m.Targets)},
+func (m *Found) layout() (etf.Atom, []field) {
+	return "found", []field{
+		{"carrier", wordIn(&m.Carrier)},
+		{"id", &m.ID},
+		{"source", &m.Source},
+		{"targets", list[Target]{&m.Targets, 1, MaxTargets}},
 	}
 }
 
-// Written asks for the port at which a node has to listen with a carrier, as it is written down. Answered with [Port].
+// Written asks for the port that is configured for a node and a carrier. Answered with [Port].
 type Written struct {
 	ID      uint32
 	Node    string
 	Carrier Carrier
 }
 
-func (m *Written) tag() etf.Atom            { return "written" }
-func (m *Written) String() string           { return textForm(m) }
-func (m *Written) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Written) fields() []field {
-	return []field{
-		{"carrier", &m.Carrier},
-		{"id", (*u32)(&m.ID)},
-		{"node", (*text)(&m.Node)},
+func (m *Written) layout() (etf.Atom, []field) {
+	return "written", []field{
+		{"carrier", wordIn(&m.Carrier)},
+		{"id", &m.ID},
+		{"node", &m.Node},
 	}
 }
 
-// Port answers [Written]; 0: it is not written down.
+// Port answers [Written]; 0: no port is configured.
 type Port struct {
 	ID   uint32
 	Port uint16
 }
 
-func (m *Port) tag() etf.Atom            { return "port" }
-func (m *Port) String() string           { return textForm(m) }
-func (m *Port) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Port) fields() []field {
-	return []field{
-		{"id", (*u32)(&m.ID)},
-		{"port", (*u16)(&m.Port)},
+func (m *Port) layout() (etf.Atom, []field) {
+	return "port", []field{
+		{"id", &m.ID},
+		{"port", &m.Port},
 	}
 }
 
@@ -249,29 +186,23 @@ type Names struct {
 	Timeout time.Duration
 }
 
-func (m *Names) tag() etf.Atom            { return "names" }
-func (m *Names) String() string           { return textForm(m) }
-func (m *Names) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Names) fields() []field {
-	return []field{
-		{"host", (*text)(&m.Host)},
-		{"id", (*u32)(&m.ID)},
-		{"timeout", (*ms)(&m.Timeout)},
+func (m *Names) layout() (etf.Atom, []field) {
+	return "names", []field{
+		{"host", &m.Host},
+		{"id", &m.ID},
+		{"timeout", &m.Timeout},
 	}
 }
 
-// Named answers [Names]: the first parts of node names, and a port of each.
+// Named answers [Names] with the first part of each node's name and one of its ports.
 type Named struct {
 	ID    uint32
-	Names []Target // at most MaxWebNames; Host is the name
+	Names []Target // at most MaxNames; Host is the name
 }
 
-func (m *Named) tag() etf.Atom            { return "named" }
-func (m *Named) String() string           { return textForm(m) }
-func (m *Named) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Named) fields() []field {
-	return []field{
-		{"id", (*u32)(&m.ID)},
-		{"names", (*namedNodes)(&m.Names)},
+func (m *Named) layout() (etf.Atom, []field) {
+	return "named", []field{
+		{"id", &m.ID},
+		{"names", list[Target]{&m.Names, 0, MaxNames}},
 	}
 }

@@ -1,41 +1,6 @@
 package portproto
 
-import "quic_dist/etf"
-
-// newFromSidecar returns an empty message of a tag that the sidecar may send, or nil.
-func newFromSidecar(tag etf.Atom) message {
-	switch tag {
-	case "hello":
-		return new(SidecarHello)
-	case "ok":
-		return new(OK)
-	case "error":
-		return new(Error)
-	case "listening":
-		return new(Listening)
-	case "resolved":
-		return new(Resolved)
-	case "dialled":
-		return new(Dialled)
-	case "admit":
-		return new(Admit)
-	case "accepted":
-		return new(Accepted)
-	case "certificates":
-		return new(Certificates)
-	case "closed":
-		return new(Closed)
-	case "log":
-		return new(Log)
-	case "stats_page":
-		return new(StatsPage)
-	default:
-		if m := newNamesFromSidecar(tag); m != nil {
-			return m
-		}
-		return newWebFromSidecar(tag)
-	}
-}
+import "quic_dist/internal/erlang/etf"
 
 // SidecarHello is the sidecar's first frame.
 type SidecarHello struct {
@@ -45,61 +10,49 @@ type SidecarHello struct {
 	Arch     string
 }
 
-func (m *SidecarHello) tag() etf.Atom            { return "hello" }
-func (m *SidecarHello) String() string           { return textForm(m) }
-func (m *SidecarHello) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *SidecarHello) fields() []field {
-	return []field{
-		{"arch", (*text)(&m.Arch)},
-		{"build", (*text)(&m.Build)},
-		{"os", (*text)(&m.OS)},
-		{"protocol", (*u32)(&m.Protocol)},
+func (m *SidecarHello) layout() (etf.Atom, []field) {
+	return "hello", []field{
+		{"arch", &m.Arch},
+		{"build", &m.Build},
+		{"os", &m.OS},
+		{"protocol", &m.Protocol},
 	}
 }
 
-// OK answers [Configure], [CloseListener], [Reload] and [Trace].
+// OK answers [Configure], [CloseListener], [Ping], [Reload] and [Trace].
 type OK struct {
 	ID uint32
 }
 
-func (m *OK) tag() etf.Atom            { return "ok" }
-func (m *OK) String() string           { return textForm(m) }
-func (m *OK) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *OK) fields() []field          { return []field{{"id", (*u32)(&m.ID)}} }
+func (m *OK) layout() (etf.Atom, []field) { return "ok", []field{{"id", &m.ID}} }
 
-// Error answers any request that could not be served. It is a frame, not a Go error.
+// Error answers any request that failed. It is a frame, not a Go error.
 type Error struct {
 	ID   uint32
 	Code Code
 	Text string // for people
 }
 
-func (m *Error) tag() etf.Atom            { return "error" }
-func (m *Error) String() string           { return textForm(m) }
-func (m *Error) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Error) fields() []field {
-	return []field{
-		{"code", &m.Code},
-		{"id", (*u32)(&m.ID)},
-		{"text", (*text)(&m.Text)},
+func (m *Error) layout() (etf.Atom, []field) {
+	return "error", []field{
+		{"code", wordIn(&m.Code)},
+		{"id", &m.ID},
+		{"text", &m.Text},
 	}
 }
 
-// Listening answers [Listen] with the address that is bound.
+// Listening answers [Listen] with the bound address.
 type Listening struct {
 	ID      uint32
 	Address string
 	Port    uint16
 }
 
-func (m *Listening) tag() etf.Atom            { return "listening" }
-func (m *Listening) String() string           { return textForm(m) }
-func (m *Listening) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Listening) fields() []field {
-	return []field{
-		{"address", (*text)(&m.Address)},
-		{"id", (*u32)(&m.ID)},
-		{"port", (*u16)(&m.Port)},
+func (m *Listening) layout() (etf.Atom, []field) {
+	return "listening", []field{
+		{"address", &m.Address},
+		{"id", &m.ID},
+		{"port", &m.Port},
 	}
 }
 
@@ -109,46 +62,43 @@ type Resolved struct {
 	Addresses []string // 1 to MaxAddresses
 }
 
-func (m *Resolved) tag() etf.Atom            { return "resolved" }
-func (m *Resolved) String() string           { return textForm(m) }
-func (m *Resolved) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Resolved) fields() []field {
-	return []field{
-		{"addresses", (*addresses)(&m.Addresses)},
-		{"id", (*u32)(&m.ID)},
+func (m *Resolved) layout() (etf.Atom, []field) {
+	return "resolved", []field{
+		{"addresses", list[string]{&m.Addresses, 1, MaxAddresses}},
+		{"id", &m.ID},
 	}
 }
 
-// Dialled answers [Dial] with a new channel, on which the VM may send Credit bytes; or if it has a socket, which the VM is
-// to connect to. Streams is the mode that both nodes use.
+// Dialled answers [Dial] with a new channel. Without Socket the VM may send Credit bytes on it; with Socket the VM
+// connects to that. Streams is the mode that both nodes use.
 type Dialled struct {
-	ID      uint32
-	Channel uint32
-	Address string
-	Port    uint16
-	Credit  uint32
-	Streams Mode
-	Socket  *string // nil if left out, and so Token
-	Token   []byte  // secret
+	ID       uint32
+	Channel  uint32
+	Identity *string // what the peer's certificate names; nil if none was verified
+	Address  string
+	Port     uint16
+	Credit   uint32
+	Streams  Mode
+	Socket   *string // nil if left out, like Token
+	Token    Secret
 }
 
-func (m *Dialled) tag() etf.Atom            { return "dialled" }
-func (m *Dialled) String() string           { return textForm(m) }
-func (m *Dialled) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Dialled) fields() []field {
-	return []field{
-		{"address", (*text)(&m.Address)},
-		{"channel", (*u32)(&m.Channel)},
-		{"credit", (*u32)(&m.Credit)},
-		{"id", (*u32)(&m.ID)},
-		{"port", (*u16)(&m.Port)},
-		{"socket", optionalText{&m.Socket}},
-		{"streams", &m.Streams},
-		{"token", (*optionalSecret)(&m.Token)},
+func (m *Dialled) layout() (etf.Atom, []field) {
+	return "dialled", []field{
+		{"address", &m.Address},
+		{"channel", &m.Channel},
+		{"credit", &m.Credit},
+		{"id", &m.ID},
+		{"identity", optional(&m.Identity)},
+		{"port", &m.Port},
+		{"socket", optional(&m.Socket)},
+		{"streams", wordIn(&m.Streams)},
+		{"token", optionalSecret(&m.Token)},
 	}
 }
 
-// Admit asks whether a peer may connect, and with which cookie. Node is the name that it claims. Answered with [Verdict].
+// Admit asks whether a peer may connect, and with which cookie. Node is the name that the peer claims. Answered with
+// [Verdict].
 type Admit struct {
 	Attempt uint32
 	Node    string
@@ -156,20 +106,17 @@ type Admit struct {
 	Port    uint16
 }
 
-func (m *Admit) tag() etf.Atom            { return "admit" }
-func (m *Admit) String() string           { return textForm(m) }
-func (m *Admit) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Admit) fields() []field {
-	return []field{
-		{"address", (*text)(&m.Address)},
-		{"attempt", (*u32)(&m.Attempt)},
-		{"node", (*text)(&m.Node)},
-		{"port", (*u16)(&m.Port)},
+func (m *Admit) layout() (etf.Atom, []field) {
+	return "admit", []field{
+		{"address", &m.Address},
+		{"attempt", &m.Attempt},
+		{"node", &m.Node},
+		{"port", &m.Port},
 	}
 }
 
-// Accepted announces a channel that a peer opened. Node is the name it claims; Identity is what its certificate names, in words for
-// people; Credit, Streams, Socket and Token are as in [Dialled].
+// Accepted announces a channel that a peer opened. Node is the name that the peer claims; Identity is what its
+// certificate names, for people. The other fields are those of [Dialled].
 type Accepted struct {
 	Channel  uint32
 	Node     string
@@ -179,43 +126,39 @@ type Accepted struct {
 	Credit   uint32
 	Streams  Mode
 	Socket   *string
-	Token    []byte
+	Token    Secret
 }
 
-func (m *Accepted) tag() etf.Atom            { return "accepted" }
-func (m *Accepted) String() string           { return textForm(m) }
-func (m *Accepted) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Accepted) fields() []field {
-	return []field{
-		{"address", (*text)(&m.Address)},
-		{"channel", (*u32)(&m.Channel)},
-		{"credit", (*u32)(&m.Credit)},
-		{"identity", optionalText{&m.Identity}},
-		{"node", (*text)(&m.Node)},
-		{"port", (*u16)(&m.Port)},
-		{"socket", optionalText{&m.Socket}},
-		{"streams", &m.Streams},
-		{"token", (*optionalSecret)(&m.Token)},
+func (m *Accepted) layout() (etf.Atom, []field) {
+	return "accepted", []field{
+		{"address", &m.Address},
+		{"channel", &m.Channel},
+		{"credit", &m.Credit},
+		{"identity", optional(&m.Identity)},
+		{"node", &m.Node},
+		{"port", &m.Port},
+		{"socket", optional(&m.Socket)},
+		{"streams", wordIn(&m.Streams)},
+		{"token", optionalSecret(&m.Token)},
 	}
 }
 
-// Certificates tells of the certificates that the sidecar has from files, each time they are others.
+// Certificates lists the certificates in the sidecar's files, whenever they have changed.
 type Certificates struct {
 	Certificates []Certificate // at most MaxCertificates
 }
 
 // Certificate is one of [Certificates].
 type Certificate struct {
-	Option  CertificateOption // that names the file it is from
+	Option  CertificateOption // that names the certificate's file
 	Subject string            // for people
 	Expires string            // RFC 3339, in UTC
 }
 
-func (m *Certificates) tag() etf.Atom            { return "certificates" }
-func (m *Certificates) String() string           { return textForm(m) }
-func (m *Certificates) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Certificates) fields() []field {
-	return []field{{"certificates", (*certificates)(&m.Certificates)}}
+func (c *Certificate) tuple() tuple { return tuple{wordIn(&c.Option), &c.Subject, &c.Expires} }
+
+func (m *Certificates) layout() (etf.Atom, []field) {
+	return "certificates", []field{{"certificates", list[Certificate]{&m.Certificates, 0, MaxCertificates}}}
 }
 
 // Closed is the last frame of a channel.
@@ -225,20 +168,36 @@ type Closed struct {
 	Text    string // for people
 }
 
-func (m *Closed) tag() etf.Atom            { return "closed" }
-func (m *Closed) String() string           { return textForm(m) }
-func (m *Closed) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Closed) fields() []field {
-	return []field{
-		{"channel", (*u32)(&m.Channel)},
-		{"reason", &m.Reason},
-		{"text", (*text)(&m.Text)},
+func (m *Closed) layout() (etf.Atom, []field) {
+	return "closed", []field{
+		{"channel", &m.Channel},
+		{"reason", wordIn(&m.Reason)},
+		{"text", &m.Text},
+	}
+}
+
+// Event says what a [Log] is about, for programs.
+type Event string
+
+// All events of [Log].
+const (
+	EventRefused            Event = "refused"
+	EventFlood              Event = "flood"
+	EventCertificateExpires Event = "certificate_expires"
+	EventCertificatesFailed Event = "certificates_failed"
+	EventUntrusted          Event = "untrusted"
+	EventKeyExpires         Event = "key_expires"
+)
+
+func (Event) known() []Event {
+	return []Event{
+		EventRefused, EventFlood, EventCertificateExpires, EventCertificatesFailed, EventUntrusted, EventKeyExpires,
 	}
 }
 
 // Log is an event for the VM's log.
 type Log struct {
-	Event Event // what it is about, for programs; empty if left out
+	Event Event // empty if left out
 	Level Level
 	What  string
 	Facts []Fact // at most MaxFacts
@@ -249,14 +208,13 @@ type Fact struct {
 	Name, Value string
 }
 
-func (m *Log) tag() etf.Atom            { return "log" }
-func (m *Log) String() string           { return textForm(m) }
-func (m *Log) appendTo(b []byte) []byte { return appendControl(b, m) }
-func (m *Log) fields() []field {
-	return []field{
-		{"event", &m.Event},
-		{"facts", (*facts)(&m.Facts)},
-		{"level", &m.Level},
-		{"what", (*text)(&m.What)},
+func (f *Fact) tuple() tuple { return tuple{&f.Name, &f.Value} }
+
+func (m *Log) layout() (etf.Atom, []field) {
+	return "log", []field{
+		{"event", optionalWord(&m.Event)},
+		{"facts", list[Fact]{&m.Facts, 0, MaxFacts}},
+		{"level", wordIn(&m.Level)},
+		{"what", &m.What},
 	}
 }

@@ -11,7 +11,8 @@ import (
 
 // stream gives frames of many lengths, longer together than the Reader's buffer, and their bodies.
 func stream() (b []byte, bodies [][]byte) {
-	for i, n := range []int{1, 2, 1000, MaxDataPayload, 1, MaxDataPayload - 1, 3, MaxDataPayload, MaxDataPayload, 5, 60000, 7} {
+	for i, n := range []int{1, 2, 1000, MaxDataPayload, 1, MaxDataPayload - 1, 3, MaxDataPayload, MaxDataPayload, 5, 60000,
+		7} {
 		start := len(b)
 		b = Append(b, &Data{Channel: uint32(i), Payload: bytes.Repeat([]byte{byte(i)}, n)})
 		bodies = append(bodies, b[start+lengthLen:])

@@ -1,21 +1,22 @@
 package portproto
 
-// textForm gives a control frame's text form: the tag and, in the order of their names, the fields.
-func textForm(m message) string {
-	b := []byte(m.tag())
-	for _, f := range m.fields() {
-		if leftOut(f.value) {
-			continue
+// Text returns the text form of PROTOCOL.md, section 4: the frame's tag and, in the order of their names, its fields.
+// It shows no secret and no payload, and is printable ASCII on one line.
+func Text(f Frame) string {
+	tag, fields := f.layout()
+	b := []byte(tag)
+	for _, f := range fields {
+		if !f.leftOut() {
+			b = append(b, ' ')
+			b = append(b, f.name...)
+			b = append(b, '=')
+			b = f.value().appendText(b)
 		}
-		b = append(b, ' ')
-		b = append(b, f.name...)
-		b = append(b, '=')
-		b = f.value.appendText(b)
 	}
 	return string(b)
 }
 
-// appendQuoted quotes s so that the text form is printable ASCII on one line, whatever a peer put into s.
+// appendQuoted quotes s so that it is printable ASCII, whatever a peer put into s.
 func appendQuoted(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
@@ -30,16 +31,4 @@ func appendQuoted(b []byte, s string) []byte {
 		}
 	}
 	return append(b, '"')
-}
-
-// appendList gives the text form of a list.
-func appendList[T any](b []byte, list []T, appendElement func([]byte, T) []byte) []byte {
-	b = append(b, '[')
-	for i, e := range list {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendElement(b, e)
-	}
-	return append(b, ']')
 }

@@ -74,7 +74,7 @@ func TestVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := f.String(); got != v.frame {
+			if got := Text(f); got != v.frame {
 				t.Errorf("text form\n got %s\nwant %s", got, v.frame)
 			}
 			if got := Append(nil, f); bytes.Equal(got, v.bytes) != v.canonical {
@@ -101,10 +101,10 @@ func checkRoundTrip(t *testing.T, f Frame, parse func([]byte) (Frame, error)) {
 	b := Append(nil, f)
 	again, err := parse(b[lengthLen:])
 	if err != nil {
-		t.Fatalf("%v is written as %x: %v", f, b, err)
+		t.Fatalf("%s is written as %x: %v", Text(f), b, err)
 	}
 	if !reflect.DeepEqual(again, f) {
-		t.Errorf("%v is written as %x and read again as %v", f, b, again)
+		t.Errorf("%s is written as %x and read again as %s", Text(f), b, Text(again))
 	}
 }
 

@@ -3,15 +3,37 @@ package portproto
 import (
 	"slices"
 
-	"quic_dist/etf"
+	"quic_dist/internal/erlang/etf"
 )
 
-// parseWord reads an atom that is one of the known words.
-func parseWord[W ~string](target *W, t etf.Term, known ...W) bool {
-	a, ok := t.(etf.Atom)
-	*target = W(a)
-	return ok && slices.Contains(known, *target)
+// A wordType is a type whose values are the words of a closed set.
+type wordType[W any] interface {
+	~string
+	known() []W
 }
+
+// word is an atom, one of the known ones.
+type word[W ~string] struct {
+	target *W
+	known  []W
+}
+
+// wordIn is any word of the target's type.
+func wordIn[W wordType[W]](target *W) word[W] { return word[W]{target, (*target).known()} }
+
+// optionalWord is left out while the target is empty.
+func optionalWord[W wordType[W]](target *W) optionalValue {
+	return optionalValue{wordIn(target), *target == ""}
+}
+
+func (v word[W]) parse(t etf.Term) bool {
+	a, ok := t.(etf.Atom)
+	*v.target = W(a)
+	return ok && slices.Contains(v.known, *v.target)
+}
+
+func (v word[W]) term() etf.Term             { return etf.Atom(*v.target) }
+func (v word[W]) appendText(b []byte) []byte { return append(b, *v.target...) }
 
 // Level is a level of the log, with Erlang's names.
 type Level string
@@ -25,32 +47,25 @@ const (
 	LevelDebug   Level = "debug"
 )
 
-func (l *Level) parse(t etf.Term) bool {
-	return parseWord(l, t, LevelError, LevelWarning, LevelNotice, LevelInfo, LevelDebug)
+func (Level) known() []Level {
+	return []Level{LevelError, LevelWarning, LevelNotice, LevelInfo, LevelDebug}
 }
-
-func (l *Level) term() etf.Term             { return etf.Atom(*l) }
-func (l *Level) appendText(b []byte) []byte { return append(b, *l...) }
 
 // DataPlane says how a channel's data gets from the VM to the sidecar: PROTOCOL.md, section 5.
 type DataPlane string
 
-// The data planes that [Configure] may ask for. DataPlaneAuto is a socket where that can be had.
+// The data planes that [Configure] may ask for. DataPlaneAuto is a socket where the system has one.
 const (
 	DataPlaneAuto   DataPlane = "auto"
 	DataPlaneSocket DataPlane = "socket"
 	DataPlaneStdio  DataPlane = "stdio"
 )
 
-func (p *DataPlane) parse(t etf.Term) bool {
-	return parseWord(p, t, DataPlaneAuto, DataPlaneSocket, DataPlaneStdio)
+func (DataPlane) known() []DataPlane {
+	return []DataPlane{DataPlaneAuto, DataPlaneSocket, DataPlaneStdio}
 }
 
-func (p *DataPlane) leftOut() bool              { return *p == "" }
-func (p *DataPlane) term() etf.Term             { return etf.Atom(*p) }
-func (p *DataPlane) appendText(b []byte) []byte { return append(b, *p...) }
-
-// CertificateNames says which of its names a peer's certificate is held to: streams/WIRE.md, section 6.
+// CertificateNames says which names in a peer's certificate must match the peer: streams/WIRE.md, section 6.
 type CertificateNames string
 
 // What [Configure] may ask for.
@@ -60,13 +75,9 @@ const (
 	CertificateNamesHost CertificateNames = "host"
 )
 
-func (n *CertificateNames) parse(t etf.Term) bool {
-	return parseWord(n, t, CertificateNamesAny, CertificateNamesNode, CertificateNamesHost)
+func (CertificateNames) known() []CertificateNames {
+	return []CertificateNames{CertificateNamesAny, CertificateNamesNode, CertificateNamesHost}
 }
-
-func (n *CertificateNames) leftOut() bool              { return *n == "" }
-func (n *CertificateNames) term() etf.Term             { return etf.Atom(*n) }
-func (n *CertificateNames) appendText(b []byte) []byte { return append(b, *n...) }
 
 // CertificateOption is the field of [Configure] that names a file of certificates.
 type CertificateOption string
@@ -77,27 +88,26 @@ const (
 	OptionCACertFile CertificateOption = "cacertfile"
 )
 
+func (CertificateOption) known() []CertificateOption {
+	return []CertificateOption{OptionCertFile, OptionCACertFile}
+}
+
 // Mode says which frames of a channel may leave its main stream: PROTOCOL.md, section 5.
 type Mode string
 
-// The modes, all of them.
+// All modes.
 const (
 	ModeSingle Mode = "single"
 	ModeBulk   Mode = "bulk"
 	ModeSender Mode = "sender"
 )
 
-func (m *Mode) parse(t etf.Term) bool {
-	return parseWord(m, t, ModeSingle, ModeBulk, ModeSender)
-}
-
-func (m *Mode) term() etf.Term             { return etf.Atom(*m) }
-func (m *Mode) appendText(b []byte) []byte { return append(b, *m...) }
+func (Mode) known() []Mode { return []Mode{ModeSingle, ModeBulk, ModeSender} }
 
 // Code says why a request could not be served. PROTOCOL.md, section 7, tells when each is used.
 type Code string
 
-// The codes of [Error], all of them.
+// All codes of [Error].
 const (
 	CodeBadCertificate   Code = "bad_certificate"
 	CodeBadFile          Code = "bad_file"
@@ -117,19 +127,18 @@ const (
 	CodeInternal         Code = "internal"
 )
 
-func (c *Code) parse(t etf.Term) bool {
-	return parseWord(c, t, CodeBadCertificate, CodeBadFile, CodeBadAddress, CodeAddressInUse, CodePermissionDenied, CodeUnknownHost, CodeUnreachable,
-		CodeRefused, CodeTimeout, CodeWireVersion, CodeUntrusted, CodePeerRefused, CodeCancelled, CodeNotConfigured,
-		CodeLimit, CodeInternal)
+func (Code) known() []Code {
+	return []Code{
+		CodeBadCertificate, CodeBadFile, CodeBadAddress, CodeAddressInUse, CodePermissionDenied, CodeUnknownHost,
+		CodeUnreachable, CodeRefused, CodeTimeout, CodeWireVersion, CodeUntrusted, CodePeerRefused, CodeCancelled,
+		CodeNotConfigured, CodeLimit, CodeInternal,
+	}
 }
-
-func (c *Code) term() etf.Term             { return etf.Atom(*c) }
-func (c *Code) appendText(b []byte) []byte { return append(b, *c...) }
 
 // Reason says why a channel ended. PROTOCOL.md, section 7, tells when each is used.
 type Reason string
 
-// The reasons of [Closed], all of them.
+// All reasons of [Closed].
 const (
 	ReasonLocal          Reason = "local"
 	ReasonPeerClosed     Reason = "peer_closed"
@@ -138,9 +147,6 @@ const (
 	ReasonStopping       Reason = "stopping"
 )
 
-func (r *Reason) parse(t etf.Term) bool {
-	return parseWord(r, t, ReasonLocal, ReasonPeerClosed, ReasonConnectionLost, ReasonProtocolError, ReasonStopping)
+func (Reason) known() []Reason {
+	return []Reason{ReasonLocal, ReasonPeerClosed, ReasonConnectionLost, ReasonProtocolError, ReasonStopping}
 }
-
-func (r *Reason) term() etf.Term             { return etf.Atom(*r) }
-func (r *Reason) appendText(b []byte) []byte { return append(b, *r...) }

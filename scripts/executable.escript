@@ -47,12 +47,12 @@ say(Device, Text) -> io:put_chars(Device, ["quic_dist: ", Text, $\n]).
 
 %% What is wanted. The sources of the library know how systems and files are called.
 job(Root) ->
-    Source = filename:join(Root, "erlang/src/quic_dist_exe.erl"),
+    Source = filename:join(Root, "erlang/src/quic_dist_executable.erl"),
     {ok, Module, Beam} = compile:file(Source, [binary]),
     {module, Module} = code:load_binary(Module, Source, Beam),
     App = filename:join(Root, "erlang/src/quic_dist.app.src"),
     {ok, [{application, quic_dist, Keys}]} = file:consult(App),
-    Here = quic_dist_exe:target(),
+    Here = quic_dist_executable:target(),
     Target =
         case {env("QUIC_DIST_TARGET"), Here} of
             {unset, {ok, This}} ->
@@ -385,11 +385,11 @@ ensure_folder(File) ->
 %% Is it an executable for the target, and if that can be asked, of this version? A run bit that got
 %% lost on the way, as in archives of CI systems, is given back.
 fits(File, #{target := Target, runs_here := RunsHere} = Job) ->
-    case filelib:is_regular(File) andalso quic_dist_exe:kind_of(Target) of
+    case filelib:is_regular(File) andalso quic_dist_executable:kind_of(Target) of
         false ->
             {error, "no such file"};
         Kind ->
-            case quic_dist_exe:describe(File) of
+            case quic_dist_executable:describe(File) of
                 Kind when RunsHere ->
                     _ = file:change_mode(File, 8#755),
                     version(File, Job);
@@ -435,7 +435,7 @@ sources(Root) ->
     Files = [
         filename:join(Folder, File)
      || Folder <- Folders,
-        Pattern <- ["**/*.go", "page/*"],
+        Pattern <- ["**/*.go", "**/page/*"],
         File <- filelib:wildcard(Pattern, filename:join(Root, Folder))
     ],
     [

@@ -1,8 +1,16 @@
 #!/bin/sh
-# Makes a Debian machine (bookworm or trixie) ready to build and test: installs what is missing, or
-# says what is and ends with status 1. Says nothing when all is there, which takes half a second.
-#   scripts/setup.sh [COMMAND:PACKAGE ...]      further commands that have to be there
+# Makes a machine ready: installs the Debian packages (bookworm or trixie) that are missing, and says which before it does. Where
+# it cannot install, it says what is missing and ends with status 1. Says nothing when all is there, which takes half a second.
+#   scripts/setup.sh build [COMMAND:PACKAGE...]  for make build and make demo: Erlang, rebar3, Go
+#   scripts/setup.sh test [COMMAND:PACKAGE...]   for make test too: a C compiler for the race detector, openssl, ip, ...
+#   scripts/setup.sh all [COMMAND:PACKAGE...]    for make check too: shellcheck, dialyzer, edoc
+# The pairs at the end are further commands that must be there.
 set -eu
+stage=${1-}
+case $stage in
+    build | test | all) shift ;;
+    *) sed -n '2,/^set -eu/s/^# //p' "$0" >&2; exit 2 ;;
+esac
 further=$*
 cd "$(dirname "$0")/.."
 PATH=$PWD/_tools/go/bin:$PATH
@@ -10,9 +18,19 @@ PATH=$PWD/_tools/go/bin:$PATH
 otp=25
 go=1.26
 go_toolchain=1.26.8
-applications="asn1 common_test crypto dialyzer edoc eunit inets parsetools public_key
-runtime_tools ssl syntax_tools tools xmerl proper"
-headers="eunit/include/eunit.hrl common_test/include/ct.hrl proper/include/proper.hrl"
+# For rebar3, and for the headers of the sources.
+commands="make:make rebar3:rebar3"
+applications="asn1 crypto inets parsetools public_key ssl syntax_tools tools"
+headers="kernel/include/dist_util.hrl"
+if [ "$stage" != build ]; then
+    commands="$commands gcc:gcc git:git openssl:openssl ip:iproute2"
+    applications="$applications common_test eunit runtime_tools proper"
+    headers="$headers eunit/include/eunit.hrl common_test/include/ct.hrl proper/include/proper.hrl"
+fi
+if [ "$stage" = all ]; then
+    commands="$commands shellcheck:shellcheck"
+    applications="$applications dialyzer edoc xmerl"
+fi
 
 # What Erlang lacks, as words: applications and include files.
 erlang_lacks() {
@@ -30,11 +48,11 @@ erlang_lacks() {
 
 # The Debian packages that are missing, apart from Go.
 packages() {
-    for pair in make:make gcc:gcc openssl:openssl ip:iproute2 shellcheck:shellcheck rebar3:rebar3 $further; do
+    for pair in $commands $further; do
         PATH=$PATH:/usr/sbin command -v "${pair%:*}" >/dev/null || echo "${pair#*:}"
     done
-    # the race detector needs cgo
-    echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 || echo libc6-dev
+    # The race detector needs cgo.
+    [ "$stage" = build ] || echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 || echo libc6-dev
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
     if command -v erl >/dev/null; then
         lacks=$(erlang_lacks)
@@ -63,9 +81,10 @@ root() {
 
 apt_install() {
     if ! command -v apt-get >/dev/null || ! root true 2>/dev/null; then
-        echo "setup: install these packages, then run this again: $*" >&2
+        echo "setup: install these packages (the names are Debian's), then run this again: $*" >&2
         exit 1
     fi
+    echo "setup: installing these packages with apt-get, and those that they need: $*" >&2
     root apt-get -qq update
     root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@"
 }

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Runs the Erlang tests against the application that make build has left in _build/default.
 #   scripts/test-erlang.sh eunit
-#   scripts/test-erlang.sh ct [SUITE [CASE]]  without SUITE all but the rehearsal of docs/MIGRATION.md, which takes a minute, two
-#                                             at a time
+#   scripts/test-erlang.sh ct [SUITE [CASE]]  without SUITE all suites, two to four at a time, and at the end the
+#                                             ten slowest cases
 #   scripts/test-erlang.sh consumers [CASE]   those of test/consumers, which take minutes
+# A suite says by `userdata' in its suite/0 when it runs: `alone', because it measures times, or `by_name' only.
 set -eu
 cd "$(dirname "$0")/.."
 unset ERL_FLAGS ERL_AFLAGS ERL_ZFLAGS ERL_LIBS
@@ -47,12 +48,34 @@ run_suite() {
         Passed >= list_to_integer(Least) andalso Failed + Skipped =:= 0' "$1" "$logs" "$tests" "$2" ${3+"$3"}
 }
 
-# Runs these suites, $1 of them at a time: for most of their time they wait.
+# The suites that run in this way: together, alone or by_name. Those that took longest in the last run come first, and
+# before these the ones that were not in it, the largest first.
+suites() {
+    names=$(erlang '
+        [When, Tests] = init:get_plain_arguments(),
+        lists:all(
+            fun(File) ->
+                Suite = list_to_atom(filename:basename(File, ".beam")),
+                case proplists:get_value(userdata, Suite:suite(), together) =:= list_to_atom(When) of
+                    true -> io:format("~s~n", [Suite]);
+                    false -> ok
+                end =:= ok
+            end,
+            filelib:wildcard(Tests ++ "/*_SUITE.beam"))' "$1" "$tests")
+    for suite in $names; do
+        took=$(cat "$times/$suite" 2>/dev/null || echo 99999)
+        echo "$took $(wc -c <"erlang/test/$suite.erl") $suite"
+    done | sort -k 1,1nr -k 2,2nr | cut -d ' ' -f 3
+}
+
+# Runs suites, $1 of them at a time: for most of their time they wait.
 run_suites() {
     at_once=$1
     shift
     printf '%s\n' "$@" | xargs -n 1 -P "$at_once" scripts/test-erlang.sh suite "$tests"
 }
+
+times=_build/ct-times # how long each suite took, in seconds, a file each
 
 case $1 in
     eunit)
@@ -65,24 +88,29 @@ case $1 in
         if [ $# -gt 0 ]; then
             run_suite 1 "$@"
         else
-            # The longest begin, and those that measure what a limit is set for have the machine to themselves.
-            longest="quic_dist_SUITE quic_dist_faults_SUITE quic_dist_order_SUITE"
-            measuring="quic_dist_auth_SUITE quic_dist_cli_SUITE quic_dist_inside_SUITE"
-            # shellcheck disable=SC2086 # lists of words
-            apart=$(printf '%s\n' $longest $measuring quic_epmd_migration_SUITE)
-            others=$(cd "$tests" && find . -name '*_SUITE.beam' | sort | sed 's/..\(.*\).beam/\1/' | grep -vxF "$apart")
+            mkdir -p "$times"
+            touch "$tests/began"
+            together=$(suites together)
+            alone=$(suites alone)
+            at_once=$(getconf _NPROCESSORS_ONLN)
+            [ "$at_once" -ge 2 ] || at_once=2
+            [ "$at_once" -le 4 ] || at_once=4 # they take ports from the same range
             status=0
             # shellcheck disable=SC2086 # lists of words
-            run_suites 2 $longest $others || status=1
+            run_suites "$at_once" $together || status=1
             # shellcheck disable=SC2086 # a list of words
-            run_suites 1 $measuring || status=1
+            run_suites 1 $alone || status=1
+            echo "The slowest cases, in seconds:"
+            scripts/slowest-tests.sh /dev/null "$tests/began"
             exit "$status"
         fi
         ;;
     suite)
         # All of what one says together.
         status=0
+        began=$(date +%s)
         run_suite 0 "$3" >"$tests/$3.log" 2>&1 || status=$?
+        echo $(($(date +%s) - began)) >"$times/$3"
         cat "$tests/$3.log"
         exit "$status"
         ;;

@@ -12,16 +12,17 @@ import (
 )
 
 const (
-	// defaultMaxPending is how many inbound connections may be between their first packet and their acceptance. The nodes of
-	// a cluster that all restart at once fit in. DESIGN.md has what each costs.
+	// defaultMaxPending is how many inbound connections may be between their first packet and their acceptance. The
+	// nodes of a cluster that all restart at once fit in. DESIGN.md has what each costs.
 	defaultMaxPending = 256
 
-	// Handshakes of one source that are under way or came to nothing, a second and at once: those whose address is not proven,
-	// beyond which it has to be; and all of them, beyond which they wait their turn. Each costs a millisecond of a processor.
+	// Limits of one source's handshakes that are under way or have failed, per second and at once. Beyond the first,
+	// the source must prove its address. Beyond the second, its handshakes wait their turn. Each costs a millisecond
+	// of a processor.
 	unprovenHandshakes, unprovenBurst = 16, 32
 	pacedHandshakes, pacedBurst       = 20, 16
 
-	// turnInterval is how often who waits his turn looks whether it has come.
+	// turnInterval is how often a waiting handshake checks whether its turn has come.
 	turnInterval = 50 * time.Millisecond
 
 	// floodInterval is the time between two lines of the log about what was dropped and refused.
@@ -30,11 +31,11 @@ const (
 
 var errBusy = errors.New("too many connections wait for their hello")
 
-// An admission decides which inbound connections get a place among those that are pending: not yet authenticated, or not
-// yet accepted. Each has a place from its first packet on. A source has at most half of all places, and its handshakes are
-// counted and paced: one that ends in a channel is given back, so that only those are limited that do not, however often a
-// good peer connects. Addresses that are not proven (RFC 9000, section 8.1) have half of all places, and a source's have half of its own;
-// so forged addresses take neither all places nor, from the one whose address it is, the way in.
+// An admission gives slots to inbound connections that are pending: not yet authenticated, or not yet accepted. Each
+// has a slot from its first packet on. A source has at most half of all slots, and its handshakes are counted and
+// paced. A handshake that ends in a channel is refunded, so a good peer may connect as often as it likes.
+// Connections from addresses that are not proven (RFC 9000, section 8.1) have half of all slots, and half of their
+// source's. So forged addresses cannot take all slots, nor keep out the peer whose address they forge.
 //
 // Safe for concurrent use.
 type admission struct {
@@ -42,7 +43,7 @@ type admission struct {
 
 	mu   sync.Mutex // guards what follows
 	all  int
-	each map[netip.Addr]int // by source; one that has no place has no entry
+	each map[netip.Addr]int // by source; a source without slots has no entry
 }
 
 func newAdmission() *admission {
@@ -53,14 +54,15 @@ func newAdmission() *admission {
 	}
 }
 
-// pending returns how many places are taken.
+// pending returns how many slots are taken.
 func (a *admission) pending() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.all
 }
 
-// wantsProof reports whether a dialler has to prove that it receives at its address, which quic-go has it do with a Retry.
+// wantsProof reports whether a dialler must prove that it receives at its address. quic-go asks for that with a
+// Retry.
 func (a *admission) wantsProof(cfg *settings, source netip.Addr, now time.Time) bool {
 	a.mu.Lock()
 	crowded := a.all >= cfg.MaxPending/2 || a.each[source] >= cfg.MaxPerSource/2
@@ -68,29 +70,29 @@ func (a *admission) wantsProof(cfg *settings, source netip.Addr, now time.Time) 
 	return crowded || !a.unproven.ready(source, now)
 }
 
-// full reports whether all places that a source can have are taken. Its packets are dropped then, which delays who means well
-// by a retransmission, where a refusal would end his attempt.
+// full reports whether all slots that a source can have are taken. Then its packets are dropped: that delays an
+// honest peer by a retransmission, where a refusal would end its attempt.
 func (a *admission) full(cfg *settings, source netip.Addr) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.each[source] >= withExcess(cfg.MaxPerSource)
 }
 
-// A seat is the place of one inbound connection.
-type seat struct {
+// A slot is that of one inbound connection.
+type slot struct {
 	admission *admission
 	source    netip.Addr
 	unproven  bool
-	excess    bool // over the limit: it is let in far enough to be told so in words
+	excess    bool // over the limit: it gets in only to be told so in words
 
 	mu   sync.Mutex // guards what follows
 	left bool
 }
 
-// enter gives a connection a place. A quarter more than may wait are let in, only to be told in words that they came at a
-// bad time; beyond that a connection costs nothing but the refusal.
-func (a *admission) enter(cfg *settings, source netip.Addr, proven bool, now time.Time) (*seat, error) {
-	p := &seat{admission: a, source: source}
+// enter gives a connection a slot. A quarter more than the limit get in, only to be told in words that too many
+// wait. Beyond that a connection costs only the refusal.
+func (a *admission) enter(cfg *settings, source netip.Addr, proven bool, now time.Time) (*slot, error) {
+	p := &slot{admission: a, source: source}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.all >= withExcess(cfg.MaxPending) || a.each[source] >= withExcess(cfg.MaxPerSource) {
@@ -105,9 +107,9 @@ func (a *admission) enter(cfg *settings, source netip.Addr, proven bool, now tim
 
 func withExcess(limit int) int { return limit + max(1, limit/4) }
 
-// turn waits until it is the source's turn for a TLS handshake, and reports whether that was before ctx ended. Turns come
-// slowly to who floods, and as fast as others succeed to many good peers behind one address.
-func (p *seat) turn(ctx context.Context) bool {
+// turn waits until it is the source's turn for a TLS handshake, and reports whether that was before ctx ended. A
+// flood gets few turns; many good peers behind one address get them as fast as their handshakes succeed.
+func (p *slot) turn(ctx context.Context) bool {
 	if p.admission.paced.take(p.source, time.Now()) {
 		return true
 	}
@@ -125,9 +127,9 @@ func (p *seat) turn(ctx context.Context) bool {
 	}
 }
 
-// leave gives the place back. It may be called again. Welcome says that the connection became a channel, or part of one: then
-// it has never counted.
-func (p *seat) leave(welcome bool) {
+// leave gives the slot back. It may be called again. With trusted, the connection became a channel or part of one,
+// and its handshake is refunded.
+func (p *slot) leave(trusted bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.left {
@@ -135,7 +137,7 @@ func (p *seat) leave(welcome bool) {
 	}
 	p.left = true
 	a := p.admission
-	if welcome {
+	if trusted {
 		a.paced.give(p.source, 1)
 		if p.unproven {
 			a.unproven.give(p.source, 1)
@@ -149,8 +151,8 @@ func (p *seat) leave(welcome bool) {
 	}
 }
 
-// A flood counts what was dropped and refused unheard. Counting does not wait for anybody, since it is done by the goroutines
-// that read the sockets; report writes it to the log.
+// A flood counts the datagrams and connections that were dropped unheard. Counting never waits, because the
+// goroutines that read the sockets do it; report writes the counts to the log.
 type flood struct {
 	datagrams, connections             atomic.Uint64       // since the last line of the log
 	datagramsBefore, connectionsBefore atomic.Uint64       // until then
@@ -168,7 +170,7 @@ func (f *flood) note(count *atomic.Uint64, from net.Addr) {
 	}
 }
 
-// report logs what is noted, at once and then now and again as long as it goes on, until ctx ends.
+// report logs the counts, at once and then every floodInterval while they grow, until ctx ends.
 func (f *flood) report(ctx context.Context, log func() *slog.Logger) {
 	for {
 		var from netip.AddrPort

@@ -14,10 +14,14 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"quic_dist/internal/identity"
+	"quic_dist/internal/testrun"
 )
 
 // strangeFrom is strange with an address of its own. It skips the test where loopback has only one.
-func strangeFrom(t testing.TB, ctx context.Context, from string, at netip.AddrPort, protocol string) (*quic.Conn, error) {
+func strangeFrom(t testing.TB, ctx context.Context, from string, at netip.AddrPort, protocol string) (*quic.Conn,
+	error) {
 	t.Helper()
 	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(from+":0")))
 	if err != nil {
@@ -28,7 +32,7 @@ func strangeFrom(t testing.TB, ctx context.Context, from string, at netip.AddrPo
 		transport.Close()
 		conn.Close()
 	})
-	conf := (&Config{Identity: identity(t, IdentityFiles{})}).clientTLS()
+	conf := (&Config{Identity: loadIdentity(t, identity.Files{})}).clientTLS()
 	conf.NextProtos = []string{protocol}
 	return transport.Dial(ctx, net.UDPAddrFromAddrPort(at), conf, nil)
 }
@@ -38,7 +42,7 @@ func TestOneSourceTakesHalfOfThePlaces(t *testing.T) {
 	cfg.MaxPending = 8
 	b, at := listening(t, cfg)
 	for i := range cfg.MaxPending/2 + 1 {
-		c, err := strangeFrom(t, within(t), "127.0.0.2", at, alpn)
+		c, err := strangeFrom(t, testrun.Context(t), "127.0.0.2", at, alpn)
 		if err != nil {
 			t.Fatalf("number %d: %v", i+1, err)
 		}
@@ -54,8 +58,8 @@ func TestOneSourceTakesHalfOfThePlaces(t *testing.T) {
 	pair(t, start(t, testConfig(t)), b, at)
 }
 
-// Handshakes of one source that come to nothing wait for each other, and nobody else's do; who connects well may do so as often
-// as he likes.
+// Handshakes of one source that come to nothing wait for each other, and nobody else's do; who connects well may do
+// so as often as he likes.
 func TestHandshakesOfOneSourceArePaced(t *testing.T) {
 	b := start(t, testConfig(t))
 	b.admission.unproven.rate, b.admission.unproven.burst = 0, 2
@@ -66,7 +70,7 @@ func TestHandshakesOfOneSourceArePaced(t *testing.T) {
 	}
 	began := time.Now()
 	for range 10 {
-		_, err := strangeFrom(t, within(t), "127.0.0.2", at, "another")
+		_, err := strangeFrom(t, testrun.Context(t), "127.0.0.2", at, "another")
 		if _, ok := errors.AsType[*quic.TransportError](err); !ok {
 			t.Fatal(err)
 		}
@@ -80,7 +84,7 @@ func TestHandshakesOfOneSourceArePaced(t *testing.T) {
 		dialled, _ := pair(t, a, b, at)
 		dialled.Close(CloseNone, "")
 	}
-	if took := time.Since(began); took > scaled(2*time.Second) {
+	if took := time.Since(began); took > testrun.Scaled(2*time.Second) {
 		t.Errorf("a good peer takes %v for 30 connections", took)
 	}
 }
@@ -95,10 +99,10 @@ func TestCloseListenerWhileHandshakesWaitTheirTurn(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() {
-		_, err := strangeFrom(t, within(t), "127.0.0.2", at, alpn)
+		_, err := strangeFrom(t, testrun.Context(t), "127.0.0.2", at, alpn)
 		ended <- err
 	}()
-	for end := time.Now().Add(scaled(10 * time.Second)); b.admission.pending() == 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testrun.Patience()); b.admission.pending() == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("no connection comes")
 		}
@@ -107,7 +111,7 @@ func TestCloseListenerWhileHandshakesWaitTheirTurn(t *testing.T) {
 	if err := b.CloseListener(); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took > scaled(time.Second) {
+	if took := time.Since(began); took > testrun.Scaled(time.Second) {
 		t.Errorf("it takes %v", took)
 	}
 	if err := <-ended; err == nil {
@@ -147,7 +151,7 @@ func (l *logged) Write(p []byte) (int, error) {
 
 func (l *logged) await(t testing.TB, line string) {
 	t.Helper()
-	for end := time.Now().Add(scaled(10 * time.Second)); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testrun.Patience()); ; time.Sleep(time.Millisecond) {
 		l.mu.Lock()
 		text := l.text.String()
 		l.mu.Unlock()
@@ -160,7 +164,8 @@ func (l *logged) await(t testing.TB, line string) {
 	}
 }
 
-// Addresses that are not proven get half of the places; from then on a dialler proves its own, and connects all the same.
+// Addresses that are not proven get half of the places; from then on a dialler proves its own, and connects all the
+// same.
 func TestUnprovenAddressesTakeHalfOfThePlaces(t *testing.T) {
 	cfg := testConfig(t)
 	s, err := newSettings(cfg)
@@ -169,7 +174,7 @@ func TestUnprovenAddressesTakeHalfOfThePlaces(t *testing.T) {
 	}
 	a := newAdmission()
 	now := time.Now()
-	var seats []*seat
+	var slots []*slot
 	for i := range 1000 {
 		source := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
 		if a.wantsProof(s, source, now) {
@@ -179,16 +184,16 @@ func TestUnprovenAddressesTakeHalfOfThePlaces(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		seats = append(seats, p)
+		slots = append(slots, p)
 	}
-	if len(seats) != s.MaxPending/2 {
-		t.Errorf("forged addresses take %d places of %d", len(seats), s.MaxPending)
+	if len(slots) != s.MaxPending/2 {
+		t.Errorf("forged addresses take %d places of %d", len(slots), s.MaxPending)
 	}
 	p, err := a.enter(s, netip.MustParseAddr("192.0.2.1"), true, now)
 	if err != nil || p.excess {
 		t.Errorf("who has proven his address is let in: %v, %v", p, err)
 	}
-	for _, p := range append(seats, p) {
+	for _, p := range append(slots, p) {
 		p.leave(false)
 		p.leave(false)
 	}
@@ -266,12 +271,12 @@ func TestStrangersFillNoMoreThanAWindow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hello := appendHello(nil, Hello{Wire: 1, Build: "x", Node: "a@h", Proof: proofsOf(t, c, testCookie).dialler})
+	hello := appendHello(nil, Hello{Wire: 1, Build: "x", Node: "a@h", Proof: proofsOf(t, c, testCookie).Dialler})
 	s := say(t, c, hello)
 	if _, err := readHello(s); err != nil {
 		t.Fatal(err)
 	}
-	s.SetWriteDeadline(time.Now().Add(scaled(200 * time.Millisecond)))
+	s.SetWriteDeadline(time.Now().Add(testrun.Scaled(200 * time.Millisecond)))
 	n, err := s.Write(make([]byte, 1<<20))
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("%d bytes, %v", n, err)
@@ -299,7 +304,7 @@ func TestFloodReportsDoNotHoldUpWhoNotes(t *testing.T) {
 	}()
 	from := &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 5}
 	f.note(&f.datagrams, from)
-	await(t, entered, "the first line")
+	testrun.Await(t, entered, "the first line")
 	for range 1000 {
 		f.note(&f.connections, from)
 	}
@@ -308,7 +313,7 @@ func TestFloodReportsDoNotHoldUpWhoNotes(t *testing.T) {
 	}
 	cancel()
 	close(release)
-	await(t, done, "the end of report")
+	testrun.Await(t, done, "the end of report")
 }
 
 type writer func([]byte) (int, error)

@@ -2,45 +2,34 @@ package streams
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
 
-	"github.com/quic-go/quic-go"
+	"quic_dist/internal/cookie"
 )
 
-// The step between the hellos and the first distribution byte, where each side makes sure that the peer is who it says it
-// is: WIRE.md, section 6. The acceptor takes it before it answers with its own hello, the dialler before it hands the
-// channel out. Before it nothing of a peer has reached a BEAM; after it nothing but distribution frames travels on the
-// main stream.
+// Each side checks that the peer is the node that it says it is: WIRE.md, section 6. The acceptor does so before it
+// answers with its own hello, the dialler before it returns the channel. Nothing of a peer reaches a BEAM before
+// this; only distribution frames travel on the main stream after it.
 
-// An Admitter says who may connect to the node.
+// An Admitter decides which peers may connect to the node.
 type Admitter interface {
-	// Admit returns the cookie that this node has for the node that wants to connect, or an error that says why it may
-	// not. Without a cookie for it the cookie is empty; where certificates authenticate it is not looked at. The caller
-	// owns the cookie, and wipes it. Admit ends soon after ctx does, and may be called by any number of goroutines at once.
+	// Admit returns the cookie that this node has for the node that wants to connect, or an error that says why it
+	// may not. Without a cookie for it the cookie is empty; where certificates authenticate it is not looked at. The
+	// caller owns the cookie and wipes it. Admit ends soon after ctx does, and may be called by any number of
+	// goroutines at once.
 	Admit(ctx context.Context, a Attempt) (cookie []byte, err error)
 }
 
-// An Attempt is an inbound connection before it is let in.
+// An Attempt is an inbound connection that waits for the Admitter.
 type Attempt struct {
 	Node   string // the name it claims
 	Remote netip.AddrPort
 }
 
-// A proof shows that a side knows a cookie, on one connection and in one role. The zero proof is none.
-type proof [sha256.Size]byte
-
-// The roles, as they go into proofs.
-const (
-	roleDialler  = "dialler"
-	roleAcceptor = "acceptor"
-)
-
-// A session is the connection on which a peer is authenticated.
+// A session is the TLS session in which a peer is authenticated.
 type session struct {
 	tls    tls.ConnectionState
 	remote netip.AddrPort
@@ -48,46 +37,9 @@ type session struct {
 	life   context.Context // ends with the connection
 }
 
-// sessionOf is that of a channel's first QUIC connection.
-func sessionOf(conn *quic.Conn) session {
-	return session{
-		tls: conn.ConnectionState().TLS, remote: addrPort(conn.RemoteAddr()), label: "EXPORTER-erldist-cookie", life: conn.Context(),
-	}
-}
-
-// exported returns 32 bytes that both ends of a TLS connection know and nobody else does (RFC 8446, section 7.5): who
-// stands between two peers has a connection with each, and other bytes on either.
-func exported(state tls.ConnectionState, label string) ([]byte, error) {
-	return state.ExportKeyingMaterial(label, nil, sha256.Size)
-}
-
-// proofs are what the two sides of a connection show each other.
-type proofs struct{ dialler, acceptor proof }
-
-// prove makes the proofs of a connection and a cookie.
-func (k *Keyring) prove(ctx context.Context, on session, cookie []byte) (p proofs, err error) {
-	key, err := k.key(ctx, cookie)
-	if err != nil {
-		return p, err
-	}
-	defer clear(key[:])
-	bytes, err := exported(on.tls, on.label)
-	if err != nil {
-		return p, err
-	}
-	return proofs{key.proof(roleDialler, bytes), key.proof(roleAcceptor, bytes)}, nil
-}
-
-func (k *proofKey) proof(role string, bytes []byte) proof {
-	mac := hmac.New(sha256.New, k[:])
-	mac.Write([]byte(role))
-	mac.Write(bytes)
-	return proof(mac.Sum(nil))
-}
-
-// shows compares in constant time. No proof shows nothing.
-func (p *proof) shows(want *proof) bool {
-	return *p != proof{} && hmac.Equal(p[:], want[:])
+// prove makes the proofs of a cookie on the session. Own says that this node uses the cookie to connect itself.
+func (on session) prove(ctx context.Context, keys *cookie.Keyring, secret []byte, own bool) (cookie.Proofs, error) {
+	return keys.Prove(ctx, on.tls, on.label, secret, own)
 }
 
 var (
@@ -97,22 +49,10 @@ var (
 	errOtherCookie = errors.New("its cookie is not the one that this node has for it")
 )
 
-// admitDialler judges a dialler by its certificate, by what the admitter says of it, and by its proof, and returns the proof for
-// our own hello. Its errors are for our log only.
-func (s *settings) admitDialler(ctx context.Context, on session, peer Hello) (proof, error) {
-	if err := s.admits(on.tls.PeerCertificates, peer.Node); err != nil {
-		return proof{}, err
-	}
-	ours, err := s.ask(ctx, on, peer)
-	if err != nil {
-		return proof{}, fmt.Errorf("%s is refused: %w", printable(peer.Node), err)
-	}
-	return ours, nil
-}
-
-// ask has the admitter and the proof decide about a dialler whose certificate will do.
-func (s *settings) ask(ctx context.Context, on session, peer Hello) (ours proof, err error) {
-	if s.byCookie() && !s.InsecureNoVerify && peer.Proof == (proof{}) {
+// checkDialler asks the Admitter about a dialler whose certificate is in order, and checks its proof. It returns the
+// proof for our own hello. Its errors are for our log only.
+func (s *settings) checkDialler(ctx context.Context, on session, peer Hello) (ours cookie.Proof, err error) {
+	if s.byCookie() && !s.InsecureNoVerify && peer.Proof == (cookie.Proof{}) {
 		return ours, errNoProof
 	}
 	if s.Admitter == nil {
@@ -123,23 +63,23 @@ func (s *settings) ask(ctx context.Context, on session, peer Hello) (ours proof,
 	defer leave(nil)
 	unwatch := context.AfterFunc(on.life, func() { leave(context.Cause(on.life)) })
 	defer unwatch()
-	cookie, err := s.Admitter.Admit(ctx, Attempt{Node: peer.Node, Remote: on.remote})
+	secret, err := s.Admitter.Admit(ctx, Attempt{Node: peer.Node, Remote: on.remote})
 	if err != nil || !s.byCookie() {
 		return ours, err
 	}
-	defer clear(cookie)
-	if len(cookie) == 0 && !s.InsecureNoVerify {
+	defer clear(secret)
+	if len(secret) == 0 && !s.InsecureNoVerify {
 		return ours, errNoCookie
 	}
-	if len(cookie) == 0 {
+	if len(secret) == 0 {
 		return ours, nil
 	}
-	want, err := s.Keys.prove(ctx, on, cookie)
+	want, err := on.prove(ctx, s.Keys, secret, false)
 	switch {
 	case err != nil:
 		return ours, fmt.Errorf("prove that the cookies are the same: %w", err)
-	case peer.Proof.shows(&want.dialler):
-		return want.acceptor, nil
+	case peer.Proof.Matches(&want.Dialler):
+		return want.Acceptor, nil
 	case s.InsecureNoVerify:
 		return ours, nil // it gets no proof of ours, about which it could guess
 	default:
@@ -147,21 +87,18 @@ func (s *settings) ask(ctx context.Context, on session, peer Hello) (ours proof,
 	}
 }
 
-// admitAcceptor judges the peer that was dialled, by its certificate and its proof.
-func (s *settings) admitAcceptor(on session, peer Hello, want proofs) error {
-	if err := s.admits(on.tls.PeerCertificates, peer.Node); err != nil {
-		return err
-	}
+// checkAcceptor checks the proof of an acceptor whose certificate is in order.
+func (s *settings) checkAcceptor(peer Hello, want cookie.Proofs) error {
 	switch {
-	case !s.byCookie() || s.InsecureNoVerify || peer.Proof.shows(&want.acceptor):
+	case !s.byCookie() || s.InsecureNoVerify || peer.Proof.Matches(&want.Acceptor):
 		return nil
-	case peer.Proof == (proof{}):
+	case peer.Proof == (cookie.Proof{}):
 		return errNoProof
 	default:
 		return errOtherCookie
 	}
 }
 
-// byCookie reports whether the peers of this node prove that they know its cookie. Otherwise certificates authenticate
-// them, and neither takes the place of the other.
-func (s *settings) byCookie() bool { return s.Identity.roots == nil }
+// byCookie reports whether the peers of this node prove that they know its cookie. Otherwise certificates
+// authenticate them, and neither takes the place of the other.
+func (s *settings) byCookie() bool { return s.Identity.Roots() == nil }

@@ -14,6 +14,12 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"quic_dist/internal/cookie"
+	"quic_dist/internal/fault"
+	"quic_dist/internal/identity"
+	"quic_dist/internal/testcerts"
+	"quic_dist/internal/testrun"
 )
 
 // A book is a log whose lines a test can read.
@@ -40,7 +46,7 @@ func (b *book) count() int {
 // wantLine waits for a line, which is to be the only one and to say all of words.
 func (b *book) wantLine(t testing.TB, words ...string) {
 	t.Helper()
-	for end := time.Now().Add(scaled(10 * time.Second)); b.count() == 0 && time.Now().Before(end); {
+	for end := time.Now().Add(testrun.Patience()); b.count() == 0 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond) // the peer is told before the log
 	}
 	b.mu.Lock()
@@ -76,15 +82,15 @@ func guarded(t testing.TB, a Admitter) (*running, netip.AddrPort, *book) {
 	return b, at, log
 }
 
-func withCookie(d Dial, cookie string) Dial {
+func withCookie(d DialRequest, cookie string) DialRequest {
 	d.Cookie = []byte(cookie)
 	return d
 }
 
 // proofsOf are those of a connection and a cookie.
-func proofsOf(t testing.TB, conn *quic.Conn, cookie string) proofs {
+func proofsOf(t testing.TB, conn *quic.Conn, secret string) cookie.Proofs {
 	t.Helper()
-	p, err := testKeys().prove(within(t), sessionOf(conn), []byte(cookie))
+	p, err := sessionOf(conn).prove(testrun.Context(t), testKeys(), []byte(secret), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +98,7 @@ func proofsOf(t testing.TB, conn *quic.Conn, cookie string) proofs {
 }
 
 // knock says the hello of a dialler with what proof makes of the connection, and wants to be refused without a word.
-func knock(t testing.TB, at netip.AddrPort, node string, proofOf func(*quic.Conn) proof) {
+func knock(t testing.TB, at netip.AddrPort, node string, proofOf func(*quic.Conn) cookie.Proof) {
 	t.Helper()
 	conn, err := strange(t, at, alpn)
 	if err != nil {
@@ -113,8 +119,8 @@ func knock(t testing.TB, at netip.AddrPort, node string, proofOf func(*quic.Conn
 func TestAnotherCookieIsRefused(t *testing.T) {
 	b, at, log := guarded(t, lenient{cookie: testCookie})
 	a := start(t, testConfig(t))
-	_, err := a.Dial(within(t), withCookie(to(at), "another"))
-	wantCode(t, err, CodePeerRefused, at.String(), "refused", "cookies")
+	_, err := a.Dial(testrun.Context(t), withCookie(to(at), "another"))
+	wantCode(t, err, fault.PeerRefused, at.String(), "refused", "a different cookie")
 	wantNobody(t, b)
 	log.wantLine(t, "a@h", "its cookie is not the one")
 	// The next that has it is let in.
@@ -124,9 +130,9 @@ func TestAnotherCookieIsRefused(t *testing.T) {
 // No cookie is no cookie: it neither dials nor lets anybody in, not even those who have none either.
 func TestNoCookieIsNoneToShare(t *testing.T) {
 	b, at, log := guarded(t, lenient{cookie: ""})
-	_, err := start(t, testConfig(t)).Dial(within(t), withCookie(to(at), ""))
-	wantCode(t, err, CodeUntrusted, "no cookie")
-	knock(t, at, "a@h", func(c *quic.Conn) proof { return proofsOf(t, c, "").dialler })
+	_, err := start(t, testConfig(t)).Dial(testrun.Context(t), withCookie(to(at), ""))
+	wantCode(t, err, fault.Untrusted, "no cookie")
+	knock(t, at, "a@h", func(c *quic.Conn) cookie.Proof { return proofsOf(t, c, "").Dialler })
 	wantNobody(t, b)
 	log.wantLine(t, "a@h", "this node has no cookie for it")
 }
@@ -135,7 +141,7 @@ func TestNoCookieIsNoneToShare(t *testing.T) {
 func TestNoProofIsRefused(t *testing.T) {
 	asked := new(counting)
 	b, at, log := guarded(t, asked)
-	knock(t, at, "a@h", func(*quic.Conn) proof { return proof{} })
+	knock(t, at, "a@h", func(*quic.Conn) cookie.Proof { return cookie.Proof{} })
 	wantNobody(t, b)
 	log.wantLine(t, "a@h", "no proof")
 	if n := asked.n.Load(); n != 0 {
@@ -176,28 +182,28 @@ func TestReplayedProofIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	trap, caught := bait(t)
-	_, err = a.Dial(within(t), to(trap))
-	wantCode(t, err, CodePeerRefused)
+	_, err = a.Dial(testrun.Context(t), to(trap))
+	wantCode(t, err, fault.PeerRefused)
 	h := <-caught
-	if h.Proof == (proof{}) {
+	if h.Proof == (cookie.Proof{}) {
 		t.Fatal("the dialler has shown nothing")
 	}
-	knock(t, at, "a@h", func(*quic.Conn) proof { return h.Proof })
+	knock(t, at, "a@h", func(*quic.Conn) cookie.Proof { return h.Proof })
 	wantNobody(t, b)
 	log.wantLine(t, "a@h", "its cookie is not the one")
-	knock(t, aAt, "b@h", func(*quic.Conn) proof { return h.Proof })
+	knock(t, aAt, "b@h", func(*quic.Conn) cookie.Proof { return h.Proof })
 	wantNobody(t, a)
 }
 
 // A dialler's own proof, sent back to it, is not the acceptor's.
 func TestReflectedProofIsRefused(t *testing.T) {
 	a := start(t, testConfig(t))
-	for name, answer := range map[string]func(dialler proof, conn *quic.Conn) proof{
-		"its own":            func(dialler proof, _ *quic.Conn) proof { return dialler },
-		"of another cookie":  func(_ proof, conn *quic.Conn) proof { return proofsOf(t, conn, "another").acceptor },
-		"none":               func(proof, *quic.Conn) proof { return proof{} },
-		"of the other role":  func(_ proof, conn *quic.Conn) proof { return proofsOf(t, conn, testCookie).dialler },
-		"the acceptor's own": func(_ proof, conn *quic.Conn) proof { return proofsOf(t, conn, testCookie).acceptor },
+	for name, answer := range map[string]func(dialler cookie.Proof, conn *quic.Conn) cookie.Proof{
+		"its own":            func(dialler cookie.Proof, _ *quic.Conn) cookie.Proof { return dialler },
+		"of another cookie":  func(_ cookie.Proof, conn *quic.Conn) cookie.Proof { return proofsOf(t, conn, "another").Acceptor },
+		"none":               func(cookie.Proof, *quic.Conn) cookie.Proof { return cookie.Proof{} },
+		"of the other role":  func(_ cookie.Proof, conn *quic.Conn) cookie.Proof { return proofsOf(t, conn, testCookie).Dialler },
+		"the acceptor's own": func(_ cookie.Proof, conn *quic.Conn) cookie.Proof { return proofsOf(t, conn, testCookie).Acceptor },
 	} {
 		t.Run(name, func(t *testing.T) {
 			told := make(chan error, 1)
@@ -213,7 +219,7 @@ func TestReflectedProofIsRefused(t *testing.T) {
 				}
 				told <- context.Cause(c.Context())
 			})
-			c, err := a.Dial(within(t), to(at))
+			c, err := a.Dial(testrun.Context(t), to(at))
 			if name == "the acceptor's own" { // so that the others prove something
 				if err != nil {
 					t.Fatal(err)
@@ -221,7 +227,7 @@ func TestReflectedProofIsRefused(t *testing.T) {
 				c.Close(CloseNone, "")
 				return
 			}
-			wantCode(t, err, CodeUntrusted, at.String())
+			wantCode(t, err, fault.Untrusted, at.String())
 			if e, ok := errors.AsType[*quic.ApplicationError](<-told); !ok || ErrorCode(e.ErrorCode) != CloseRefused || e.ErrorMessage != "" {
 				t.Errorf("the acceptor is told %v", e)
 			}
@@ -256,8 +262,8 @@ func TestManInTheMiddleIsRefused(t *testing.T) {
 		both.Wait()
 	})
 	a := start(t, testConfig(t))
-	_, err := a.Dial(within(t), to(middle))
-	wantCode(t, err, CodePeerRefused, "refused")
+	_, err := a.Dial(testrun.Context(t), to(middle))
+	wantCode(t, err, fault.PeerRefused, "refused")
 	wantNobody(t, b)
 	log.wantLine(t, "a@h", "its cookie is not the one")
 }
@@ -269,9 +275,9 @@ func TestNodesWithCookiesOfTheirOwn(t *testing.T) {
 	as := func(node, cookie string) error {
 		d := withCookie(to(at), cookie)
 		d.Local = node
-		c, err := a.Dial(within(t), d)
+		c, err := a.Dial(testrun.Context(t), d)
 		if err == nil {
-			accepted, acceptErr := b.Accept(within(t))
+			accepted, acceptErr := b.Accept(testrun.Context(t))
 			if acceptErr != nil {
 				t.Fatal(acceptErr)
 			}
@@ -322,16 +328,16 @@ func TestCookieIsChanged(t *testing.T) {
 	a := start(t, testConfig(t))
 	first, _ := pair(t, a, b, at)
 	j.set("new", nil)
-	_, err := a.Dial(within(t), to(at))
-	wantCode(t, err, CodePeerRefused)
+	_, err := a.Dial(testrun.Context(t), to(at))
+	wantCode(t, err, fault.PeerRefused)
 	log.wantLine(t, "its cookie is not the one")
 	if first.Err() != nil {
 		t.Errorf("the channel ended: %v", first.Err())
 	}
-	if _, err := a.Dial(within(t), withCookie(to(at), "new")); err != nil {
+	if _, err := a.Dial(testrun.Context(t), withCookie(to(at), "new")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Accept(within(t)); err != nil {
+	if _, err := b.Accept(testrun.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -339,9 +345,9 @@ func TestCookieIsChanged(t *testing.T) {
 // Why a node may not connect is for our log alone.
 func TestAdmitterRefuses(t *testing.T) {
 	b, at, log := guarded(t, &changing{why: errors.New("not on the list")})
-	_, err := start(t, testConfig(t)).Dial(within(t), to(at))
-	wantCode(t, err, CodePeerRefused)
-	if strings.Contains(err.Error(), "list") {
+	_, err := start(t, testConfig(t)).Dial(testrun.Context(t), to(at))
+	wantCode(t, err, fault.PeerRefused)
+	if strings.Contains(err.Error(), "not on the list") {
 		t.Error("the stranger is told why")
 	}
 	wantNobody(t, b)
@@ -350,8 +356,8 @@ func TestAdmitterRefuses(t *testing.T) {
 
 func TestNoAdmitterLetsNobodyIn(t *testing.T) {
 	b, at, log := guarded(t, nil)
-	_, err := start(t, testConfig(t)).Dial(within(t), to(at))
-	wantCode(t, err, CodePeerRefused)
+	_, err := start(t, testConfig(t)).Dial(testrun.Context(t), to(at))
+	wantCode(t, err, fault.PeerRefused)
 	wantNobody(t, b)
 	log.wantLine(t, "a@h", "takes no connections")
 }
@@ -374,14 +380,14 @@ func TestAdmitterThatDoesNotAnswer(t *testing.T) {
 	j := mute{make(chan struct{}, 2), make(chan error, 2)}
 	log := new(book)
 	cfg := testConfig(t)
-	cfg.Admitter, cfg.Log, cfg.HelloTimeout = j, log.logger(), scaled(500*time.Millisecond)
+	cfg.Admitter, cfg.Log, cfg.HelloTimeout = j, log.logger(), testrun.Scaled(500*time.Millisecond)
 	b, at := listening(t, cfg)
-	knock(t, at, "a@h", func(c *quic.Conn) proof { return proofsOf(t, c, testCookie).dialler })
+	knock(t, at, "a@h", func(c *quic.Conn) cookie.Proof { return proofsOf(t, c, testCookie).Dialler })
 	log.wantLine(t, "a@h", "no answer")
 	<-j.asked
 	<-j.ended
 
-	cfg.HelloTimeout = scaled(time.Hour)
+	cfg.HelloTimeout = testrun.Scaled(time.Hour)
 	if err := b.Reconfigure(cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -389,15 +395,15 @@ func TestAdmitterThatDoesNotAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	say(t, conn, appendHello(nil, Hello{Wire: 1, Build: "x", Node: "a@h", Proof: proof{1}}))
-	await(t, j.asked, "the question")
+	say(t, conn, appendHello(nil, Hello{Wire: 1, Build: "x", Node: "a@h", Proof: cookie.Proof{1}}))
+	testrun.Await(t, j.asked, "the question")
 	conn.CloseWithError(0, "")
 	select {
 	case err := <-j.ended:
 		if _, ok := errors.AsType[*quic.ApplicationError](err); !ok {
 			t.Errorf("the question ended with %v", err)
 		}
-	case <-time.After(scaled(10 * time.Second)):
+	case <-time.After(testrun.Patience()):
 		t.Fatal("the question outlives the peer")
 	}
 	wantNobody(t, b)
@@ -406,26 +412,26 @@ func TestAdmitterThatDoesNotAnswer(t *testing.T) {
 // A node that has an authority is not content with a cookie, and one that has none not with a certificate: neither
 // mode can be talked down to the other, whoever dials.
 func TestModesAreNotMixed(t *testing.T) {
-	ca := newAuthority(t, "root")
-	caFile := write(t, "ca.pem", certPEM(ca.cert))
-	issue := func(caFile string) *Identity { return issued(t, ca, names(x509.Certificate{}, "h"), caFile) }
-	byCertificate, byCookie, certified := issue(caFile), identity(t, IdentityFiles{}), issue("")
+	ca := testcerts.NewAuthority(t, "root")
+	caFile := testcerts.Write(t, "ca.pem", testcerts.CertPEM(ca.Cert))
+	issue := func(caFile string) *identity.Identity { return issued(t, ca, names(x509.Certificate{}, "h"), caFile) }
+	byCertificate, byCookie, certified := issue(caFile), loadIdentity(t, identity.Files{}), issue("")
 	for _, c := range []struct {
 		name             string
-		dialler, accepts *Identity
-		code             Code
+		dialler, accepts *identity.Identity
+		code             fault.Code
 		words            string
 	}{
-		{"a cookie where a certificate is asked for", byCookie, byCertificate, CodeUntrusted, "certificate"},
-		{"a certificate where a cookie is asked for", byCertificate, certified, CodePeerRefused, "refused"},
-		{"an acceptor that goes by certificates", certified, byCertificate, CodeUntrusted, "no proof"},
+		{"a cookie where a certificate is asked for", byCookie, byCertificate, fault.Untrusted, "certificate"},
+		{"a certificate where a cookie is asked for", byCertificate, certified, fault.PeerRefused, "refused"},
+		{"an acceptor that goes by certificates", certified, byCertificate, fault.Untrusted, "no proof"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := testConfig(t)
 			cfg.Identity = c.accepts
 			_, at := listening(t, cfg)
 			cfg.Identity = c.dialler
-			_, err := start(t, cfg).Dial(within(t), to(at))
+			_, err := start(t, cfg).Dial(testrun.Context(t), to(at))
 			wantCode(t, err, c.code, c.words)
 		})
 	}
@@ -441,35 +447,35 @@ func TestInsecure(t *testing.T) {
 
 	pair(t, a, b, at)
 	d := withCookie(to(at), "another")
-	if _, err := a.Dial(within(t), d); err != nil {
+	if _, err := a.Dial(testrun.Context(t), d); err != nil {
 		t.Errorf("another cookie: %v", err)
-	} else if c, err := b.Accept(within(t)); err != nil {
+	} else if c, err := b.Accept(testrun.Context(t)); err != nil {
 		t.Error(err)
-	} else if c.Peer().Proof == (proof{}) {
+	} else if c.Peer().Proof == (cookie.Proof{}) {
 		t.Error("the dialler shows no proof to those that want one")
 	}
-	if c, err := a.Dial(within(t), withCookie(to(at), "")); err != nil {
+	if c, err := a.Dial(testrun.Context(t), withCookie(to(at), "")); err != nil {
 		t.Errorf("no cookie: %v", err)
-	} else if c.Peer().Proof != (proof{}) {
+	} else if c.Peer().Proof != (cookie.Proof{}) {
 		t.Error("who has shown nothing gets a proof")
 	}
-	if _, err := b.Accept(within(t)); err != nil {
+	if _, err := b.Accept(testrun.Context(t)); err != nil {
 		t.Error(err)
 	}
 
 	strict, strictAt := listening(t, testConfig(t))
 	pair(t, strict, b, at)
 	pair(t, a, strict, strictAt)
-	_, err := a.Dial(within(t), withCookie(to(strictAt), "another"))
-	wantCode(t, err, CodePeerRefused)
-	_, err = strict.Dial(within(t), withCookie(to(at), "another"))
-	wantCode(t, err, CodeUntrusted, "no proof")
+	_, err := a.Dial(testrun.Context(t), withCookie(to(strictAt), "another"))
+	wantCode(t, err, fault.PeerRefused)
+	_, err = strict.Dial(testrun.Context(t), withCookie(to(at), "another"))
+	wantCode(t, err, fault.Untrusted, "no proof")
 }
 
 // A peer with a good certificate is asked about too, and needs no cookie.
 func TestAdmitterIsAskedAboutCertificates(t *testing.T) {
-	ca := newAuthority(t, "root")
-	caFile := write(t, "ca.pem", certPEM(ca.cert))
+	ca := testcerts.NewAuthority(t, "root")
+	caFile := testcerts.Write(t, "ca.pem", testcerts.CertPEM(ca.Cert))
 	a := &changing{}
 	log := new(book)
 	cfg := testConfig(t)
@@ -477,14 +483,14 @@ func TestAdmitterIsAskedAboutCertificates(t *testing.T) {
 	cfg.Admitter, cfg.Log = a, log.logger()
 	b, at := listening(t, cfg)
 	dialler := start(t, cfg)
-	if _, err := dialler.Dial(within(t), withCookie(to(at), "")); err != nil {
+	if _, err := dialler.Dial(testrun.Context(t), withCookie(to(at), "")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Accept(within(t)); err != nil {
+	if _, err := b.Accept(testrun.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	a.set("", errors.New("not on the list"))
-	_, err := dialler.Dial(within(t), withCookie(to(at), ""))
-	wantCode(t, err, CodePeerRefused)
+	_, err := dialler.Dial(testrun.Context(t), withCookie(to(at), ""))
+	wantCode(t, err, fault.PeerRefused)
 	log.wantLine(t, "a@h is refused: not on the list")
 }

@@ -5,96 +5,65 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
-	"net"
 	"net/netip"
-	"sync"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
-	"quic_dist/lanes"
+	"quic_dist/internal/erlang/signals"
+	"quic_dist/internal/lanes"
+	"quic_dist/internal/tasks"
 )
 
-// A Channel is one distribution connection to a peer: one or more QUIC connections with a main stream and lanes, past the
-// hello.
+// A Channel is one distribution connection to a peer: a [link] with a main stream and lanes, past the hellos.
 //
-// What a caller sees of it is a sequence of distribution frames each way, in an order that Erlang allows: that of one TCP
-// connection without lanes, else what package lanes says.
+// What a caller sees of it is a sequence of distribution frames each way, in an order that Erlang allows: that of
+// one TCP connection without lanes, else what package lanes says.
 //
-//	Write ---> outbox ---> main stream, lanes ===> inbox ---> Receive's deliver
-//	            router       each in order          merger
+//	Write ---> sendQueue ---> main stream, lanes ===> receiver ---> Receive's deliver
+//	             router        each in order            merger, check
 //
-// One goroutine may call Receive while another calls Write, CloseWrite or Finish. Close, Done, Err, Mode, Peer and Remote
-// may be called by any at any time. A channel holds its resources, goroutines too, until Done is closed, which Close, the
-// peer, the network or the end of the [Endpoint] brings about.
+// One goroutine may call Receive while another calls Write, CloseWrite or Finish. Close, Done, Err, Mode, Peer and
+// Remote may be called by any at any time. A channel holds its resources, goroutines too, until Done is closed,
+// which Close, the peer, the network or the end of the [Endpoint] brings about.
 type Channel struct {
-	conns     []*quic.Conn // the first has the main stream, and its end is the end of all
-	main      *quic.Stream
+	link      link
 	mode      lanes.Mode
 	laneCount int
+	longest   int                // frame, where there are lanes
+	cache     *signals.AtomCache // whether the nodes agree on the atom cache; nil with lanes, where they have refused it
+	check     signals.Check      // of the peer's frames
 	since     time.Time
-	out       *outbox
+	out       *sendQueue
 	peer      Hello
-	identity  string           // what the peer's certificate names; empty if it was not verified
-	peerUse   x509.ExtKeyUsage // what the peer's certificate must be for: the role that the peer has
-
-	lostMu sync.Mutex
-	lost   []struct{ bytes, packets uint64 } // of each connection, the most that Stats has seen
+	parting   parting          // ours
+	identity  string           // the names in the peer's certificate; empty if it was not verified
+	peerUse   x509.ExtKeyUsage // the role of the peer, for which its certificate must be
 }
 
-// newChannel starts the goroutines of the streams, which end with the connection and are counted in work.
-func newChannel(conns []*quic.Conn, main *quic.Stream, peer Hello, a agreement, work *sync.WaitGroup) *Channel {
-	c := &Channel{conns: conns, main: main, mode: a.mode, laneCount: a.lanes, peer: peer, since: time.Now()}
-	c.lost = make([]struct{ bytes, packets uint64 }, len(conns))
+// newChannel starts the link, and the goroutines of the outgoing streams, which end with the link. All are counted
+// in work.
+func newChannel(l link, peer Hello, n negotiated, work *tasks.Group) *Channel {
+	c := &Channel{link: l, mode: n.mode, laneCount: n.lanes, longest: n.longest, peer: peer, since: time.Now()}
 	var router *lanes.Router
-	if a.mode != lanes.Single {
-		router = lanes.NewRouter(a.mode, a.lanes)
+	if n.mode != lanes.Single {
+		router = lanes.NewRouter(n.mode, n.lanes)
 	}
-	c.out = newOutbox(main, router, a.lanes)
-	work.Go(func() { c.out.run(lanes.Main, nil) })
-	for n := 1; n <= a.lanes; n++ {
-		work.Go(func() { c.out.run(n, func() (io.WriteCloser, error) { return c.openLane(n) }) })
+	c.out = newSendQueue(l.Main(), router, n.lanes)
+	c.out.longest = n.longest
+	if router == nil {
+		c.cache = new(signals.AtomCache)
+		c.out.listener = signals.NewListener(c.cache, signals.Ours, prefixSize)
 	}
-	for _, conn := range conns[1:] {
-		work.Add(1)
-		context.AfterFunc(conn.Context(), func() {
-			defer work.Done()
-			c.lose(conn)
-		})
+	work.Fork(func() { c.out.run(lanes.Main, nil) })
+	for lane := 1; lane <= n.lanes; lane++ {
+		work.Fork(func() { c.out.run(lane, func() (io.WriteCloser, error) { return l.OpenLane(lane) }) })
 	}
-	work.Add(1)
-	context.AfterFunc(c.conns[0].Context(), func() {
-		defer work.Done()
-		end := c.Err()
-		c.out.End(end)
-		for _, conn := range c.conns[1:] {
-			closeConn(conn, CloseNone, "")
-		}
+	l.Start(work)
+	done := work.Extend()
+	l.OnEnd(func() {
+		defer done()
+		c.out.End(c.Err())
 	})
 	return c
-}
-
-// openLane opens a lane, whose number is its first byte.
-func (c *Channel) openLane(number int) (io.WriteCloser, error) {
-	stream, err := c.conns[number%len(c.conns)].OpenUniStreamSync(c.conns[0].Context())
-	if err != nil {
-		return nil, err
-	}
-	_, err = stream.Write([]byte{byte(number)})
-	return stream, err
-}
-
-// lose ends the channel because one of its further connections has ended, and for the same reason.
-func (c *Channel) lose(conn *quic.Conn) {
-	end := asEnd(context.Cause(conn.Context()))
-	switch end.Reason {
-	case PeerClosed:
-		closeConn(c.conns[0], CloseNone, "")
-	case ProtocolError:
-		closeConn(c.conns[0], CloseProtocol, end.Error())
-	default:
-		closeConn(c.conns[0], CloseInternal, "a further connection of the channel is lost: "+end.Error())
-	}
 }
 
 // Mode returns which frames use lanes on this channel.
@@ -103,23 +72,18 @@ func (c *Channel) Mode() lanes.Mode { return c.mode }
 // Peer returns the peer's hello. The caller must not change it.
 func (c *Channel) Peer() Hello { return c.peer }
 
-// certificates returns what the peer has shown, its own certificate first.
-func (c *Channel) certificates() []*x509.Certificate {
-	return c.conns[0].ConnectionState().TLS.PeerCertificates
-}
-
 // Identity returns what the peer's certificate names, for people; nothing if it has none, or none that was verified.
 func (c *Channel) Identity() string { return c.identity }
 
 // Remote returns the peer's address, which changes if its network path does.
-func (c *Channel) Remote() netip.AddrPort { return addrPort(c.conns[0].RemoteAddr()) }
+func (c *Channel) Remote() netip.AddrPort { return c.link.Remote() }
 
-// Write takes distribution frames, cut in any way. It blocks while the peer does not read, once as much as a channel holds
-// is on its way. A frame that would harm the peer's VM ends the channel.
+// Write takes distribution frames, cut in any way. It blocks while the peer does not read, once as much as a channel
+// holds is on its way. A frame that would harm the peer's VM ends the channel.
 func (c *Channel) Write(p []byte) (int, error) {
 	n, err := c.out.Write(p)
 	if r, ok := errors.AsType[*refusal](err); ok {
-		closeConn(c.conns[0], CloseProtocol, r.Error())
+		c.link.Close(CloseProtocol, r.Error())
 		return n, &EndError{ProtocolError, r}
 	}
 	if err != nil {
@@ -135,16 +99,16 @@ func (c *Channel) CloseWrite() { c.out.Close() }
 // lost, and so is what has arrived and was not read. Only the first call counts, if the connection has not ended
 // before.
 func (c *Channel) Close(code ErrorCode, phrase string) error {
-	return closeConn(c.conns[0], code, phrase)
+	return c.link.Close(code, phrase)
 }
 
 // Done is closed when the connection has ended.
-func (c *Channel) Done() <-chan struct{} { return c.conns[0].Context().Done() }
+func (c *Channel) Done() <-chan struct{} { return c.link.Done() }
 
 // Err returns nil until Done is closed, and then an [EndError].
 func (c *Channel) Err() error {
-	if ctx := c.conns[0].Context(); ctx.Err() != nil {
-		return asEnd(context.Cause(ctx))
+	if end := c.link.Cause(); end != nil {
+		return end
 	}
 	return nil
 }
@@ -162,7 +126,7 @@ func (c *Channel) Finish(ctx context.Context) error {
 		}
 		return nil
 	case <-ctx.Done():
-		closeConn(c.conns[0], CloseNone, "")
+		c.link.Close(CloseNone, "")
 		return context.Cause(ctx)
 	}
 }
@@ -171,29 +135,12 @@ func (c *Channel) Finish(ctx context.Context) error {
 // connection is closed here.
 func (c *Channel) fail(err error) error {
 	if breach, ok := errors.AsType[*brokenError](err); ok {
-		closeConn(c.conns[0], CloseProtocol, breach.what)
+		c.link.Close(CloseProtocol, breach.what)
 		return &EndError{ProtocolError, breach}
 	}
 	end := asEnd(err)
 	if end.Reason == ProtocolError {
-		closeConn(c.conns[0], CloseProtocol, end.Error())
+		c.link.Close(CloseProtocol, end.Error())
 	}
 	return end
-}
-
-// maxPhrase keeps a reason phrase within one QUIC packet of the smallest size.
-const maxPhrase = 512
-
-// closeConn closes the connection and returns when quic-go has let go of it, which waits for no network.
-func closeConn(conn *quic.Conn, code ErrorCode, phrase string) error {
-	return conn.CloseWithError(quic.ApplicationErrorCode(code), phrase[:min(len(phrase), maxPhrase)])
-}
-
-func addrPort(addr net.Addr) netip.AddrPort {
-	udp, ok := addr.(*net.UDPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
-	ap := udp.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }

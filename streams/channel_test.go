@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"quic_dist/internal/testrun"
 )
 
 func TestChannelCarriesFramesBothWays(t *testing.T) {
@@ -52,7 +54,7 @@ func TestFinishDeliversEverything(t *testing.T) {
 				t.Errorf("write: %v", err)
 			}
 		}
-		if err := a.Finish(within(t)); err != nil {
+		if err := a.Finish(testrun.Context(t)); err != nil {
 			t.Errorf("finish: %v", err)
 		}
 	}()
@@ -75,7 +77,7 @@ func TestFinishDeliversEverything(t *testing.T) {
 	if err := b.Close(CloseNone, ""); err != nil {
 		t.Error(err)
 	}
-	await(t, a.Done(), "the end of the one who finished")
+	testrun.Await(t, a.Done(), "the end of the one who finished")
 	wantReason(t, a.Err(), PeerClosed)
 	wantReason(t, b.Err(), PeerClosed)
 }
@@ -87,19 +89,20 @@ func TestFinishEndsWithItsContext(t *testing.T) {
 	if err := a.Finish(ctx); err != context.DeadlineExceeded {
 		t.Errorf("finish: %v", err)
 	}
-	await(t, a.Done(), "our end")
-	await(t, b.Done(), "the peer's end")
+	testrun.Await(t, a.Done(), "our end")
+	testrun.Await(t, b.Done(), "the peer's end")
 	wantReason(t, b.Err(), PeerClosed)
 }
 
 func TestCloseCodesBecomeReasonsAtBothEnds(t *testing.T) {
 	for code, reason := range map[ErrorCode]EndReason{
-		CloseNone: PeerClosed, CloseInternal: ConnectionLost, CloseProtocol: ProtocolError, CloseStopping: Stopping, CloseRefused: ConnectionLost,
+		CloseNone: PeerClosed, CloseInternal: ConnectionLost, CloseProtocol: ProtocolError, CloseStopping: Stopping,
+		CloseRefused: ConnectionLost,
 	} {
 		t.Run(code.String(), func(t *testing.T) {
 			a, b := connected(t)
 			a.Close(code, "because\nof this")
-			await(t, b.Done(), "the peer's end")
+			testrun.Await(t, b.Done(), "the peer's end")
 			wantReason(t, a.Err(), reason)
 			wantReason(t, b.Err(), reason)
 			_, err := pull(b)(make([]byte, 100))
@@ -121,7 +124,7 @@ func TestPeerThatStopsInAFrameBreaksTheProtocol(t *testing.T) {
 	}
 	_, err := pull(b)(buf)
 	wantReason(t, err, ProtocolError)
-	await(t, a.Done(), "the end of the culprit")
+	testrun.Await(t, a.Done(), "the end of the culprit")
 	wantReason(t, a.Err(), ProtocolError)
 }
 
@@ -130,16 +133,16 @@ func TestFrameOverTheLimitBreaksTheProtocol(t *testing.T) {
 	a.Write(binary.BigEndian.AppendUint32(nil, maxFrame+1))
 	_, err := pull(b)(make([]byte, 100))
 	wantReason(t, err, ProtocolError)
-	await(t, a.Done(), "the end of the culprit")
+	testrun.Await(t, a.Done(), "the end of the culprit")
 	wantReason(t, a.Err(), ProtocolError)
 }
 
 func TestResetOfTheMainStreamBreaksTheProtocol(t *testing.T) {
 	a, b := connected(t)
-	a.main.CancelWrite(7)
+	quicOf(a).main.CancelWrite(7)
 	_, err := pull(b)(make([]byte, 100))
 	wantReason(t, err, ProtocolError)
-	await(t, a.Done(), "the end of the culprit")
+	testrun.Await(t, a.Done(), "the end of the culprit")
 }
 
 func TestNoStreamButTheMainStreamCanBeOpened(t *testing.T) {
@@ -156,13 +159,13 @@ func TestNoStreamButTheMainStreamCanBeOpened(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]*Channel{"dialler": a, "acceptor": b} {
-		if _, err := c.conns[0].OpenStream(); err == nil {
+		if _, err := quicOf(c).conns[0].OpenStream(); err == nil {
 			t.Errorf("%s: a second bidirectional stream", name)
 		}
-		if _, err := c.conns[0].OpenUniStream(); err == nil {
+		if _, err := quicOf(c).conns[0].OpenUniStream(); err == nil {
 			t.Errorf("%s: a unidirectional stream", name)
 		}
-		if err := c.conns[0].SendDatagram([]byte("x")); err == nil {
+		if err := quicOf(c).conns[0].SendDatagram([]byte("x")); err == nil {
 			t.Errorf("%s: a datagram", name)
 		}
 	}
@@ -171,7 +174,7 @@ func TestNoStreamButTheMainStreamCanBeOpened(t *testing.T) {
 func TestPeerThatVanishesIsLost(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.KeepAlive = 0
-	cfg.IdleTimeout = scaled(time.Second)
+	cfg.IdleTimeout = testrun.Scaled(time.Second)
 	b, at := listening(t, cfg)
 	a := start(t, cfg)
 	dialled, _ := pair(t, a, b, at)
@@ -181,7 +184,7 @@ func TestPeerThatVanishesIsLost(t *testing.T) {
 	b.mu.Unlock()
 	l.shut(errNotListening)
 	l.socket.conn.Close()
-	await(t, dialled.Done(), "the loss of the peer")
+	testrun.Await(t, dialled.Done(), "the loss of the peer")
 	wantReason(t, dialled.Err(), ConnectionLost)
 }
 
@@ -190,8 +193,8 @@ func TestRunEndsChannelsAsStopping(t *testing.T) {
 	a := start(t, testConfig(t))
 	dialled, accepted := pair(t, a, b, at)
 	b.stop(t)
-	await(t, accepted.Done(), "our end")
-	await(t, dialled.Done(), "the peer's end")
+	testrun.Await(t, accepted.Done(), "our end")
+	testrun.Await(t, dialled.Done(), "the peer's end")
 	wantReason(t, accepted.Err(), Stopping)
 	wantReason(t, dialled.Err(), Stopping)
 }
@@ -218,7 +221,7 @@ func TestCloseReleasesABlockedWriter(t *testing.T) {
 	select {
 	case err := <-blocked:
 		wantReason(t, err, PeerClosed)
-	case <-time.After(scaled(10 * time.Second)):
+	case <-time.After(testrun.Patience()):
 		t.Fatal("the writer is still blocked")
 	}
 }
@@ -236,7 +239,7 @@ func TestManyFramesThroughManyBuffers(t *testing.T) {
 		for i := range body {
 			body[i] = byte(r.Uint32())
 		}
-		sent = append(sent, frame(string(body))...)
+		sent = append(sent, frame("a"+string(body))...)
 	}
 	go func() {
 		for p := sent; len(p) > 0; {

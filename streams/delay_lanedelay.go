@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// delay holds up each stream for a time of its own, up to as many milliseconds as the environment says, so that what may
-// overtake does. In this build only.
+// delay holds up each stream for a time of its own, up to as many milliseconds as the environment says, so that what
+// may overtake does. In this build only.
 func delay() {
 	limit, _ := strconv.Atoi(os.Getenv("QUIC_DIST_LANE_DELAY"))
 	if limit > 0 {

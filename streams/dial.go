@@ -1,6 +1,7 @@
 package streams
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -13,12 +14,15 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"quic_dist/internal/erlang/nodename"
+	"quic_dist/internal/fault"
+	"quic_dist/internal/hosts"
+	"quic_dist/internal/lanes"
+	"quic_dist/internal/udpsize"
 )
 
 const (
-	// stagger is how long an address has for itself before the next is tried beside it (RFC 8305, section 5).
-	stagger = 250 * time.Millisecond
-
 	// dialLimit bounds a dial whose context has no deadline.
 	dialLimit = 30 * time.Second
 
@@ -26,11 +30,11 @@ const (
 	maxAddressesEach = 8 // of one host name
 )
 
-// A Dial says whom to connect to.
-type Dial struct {
-	Node    string // whom
-	Local   string // our node's name
-	Cookie  []byte // that this node has for it; not used where certificates authenticate
+// A DialRequest names the node to connect to.
+type DialRequest struct {
+	Node    string // the peer
+	Local   string // this node
+	Cookie  []byte // that this node has for the peer; not used where certificates authenticate
 	Targets []Target
 }
 
@@ -41,23 +45,24 @@ type Target struct {
 }
 
 func (t Target) String() string {
-	return net.JoinHostPort(printable(t.Host), strconv.Itoa(int(t.Port)))
+	return net.JoinHostPort(fault.Printable(t.Host), strconv.Itoa(int(t.Port)))
 }
 
 // Dial connects to a node at the first of the targets' addresses that answers, and exchanges hellos with it. An
 // address is given a moment for itself before the next is tried beside it. The dial ends when ctx does, at the
 // latest.
-func (e *Endpoint) Dial(ctx context.Context, d Dial) (*Channel, error) {
-	op := "dial " + printable(d.Node)
-	if !e.enter() {
-		return nil, &Error{CodeCancelled, op, errStopping}
+func (e *Endpoint) Dial(ctx context.Context, d DialRequest) (*Channel, error) {
+	op := "dial " + fault.Printable(d.Node)
+	done, ok := e.work.Add()
+	if !ok {
+		return nil, fault.Wrap(fault.Cancelled, op, errStopping)
 	}
-	defer e.work.Done()
+	defer done()
 	if len(d.Targets) == 0 || len(d.Targets) > maxTargets {
-		return nil, failure(CodeLimit, op, "%d targets: there must be 1 to %d", len(d.Targets), maxTargets)
+		return nil, fault.New(fault.Limit, op, "%d targets: there must be 1 to %d", len(d.Targets), maxTargets)
 	}
-	if !isNodeName(d.Local) {
-		return nil, failure(CodeInternal, op, "%q is not a node name", printable(d.Local))
+	if !nodename.Plausible(d.Local) {
+		return nil, fault.New(fault.Internal, op, "%q is not a node name", fault.Printable(d.Local))
 	}
 
 	if _, bounded := ctx.Deadline(); !bounded {
@@ -73,17 +78,17 @@ func (e *Endpoint) Dial(ctx context.Context, d Dial) (*Channel, error) {
 
 	if s := e.current.Load(); s.byCookie() && !s.InsecureNoVerify {
 		if len(d.Cookie) == 0 {
-			return nil, &Error{CodeUntrusted, op, errNoCookie}
+			return nil, fault.Wrap(fault.Untrusted, op, errNoCookie)
 		}
-		// The key of a cookie that is new is derived while the peer is looked for, and introduce finds it. Ends with ctx, but
-		// for a derivation that has begun; Run waits, since Dial has entered.
-		e.work.Go(func() { _ = s.Keys.Learn(ctx, d.Cookie) })
+		// The key of a cookie that is new is derived while the peer is looked for, and establish finds it. Ends with
+		// ctx, but for a derivation that has begun; Run waits, since Dial is counted.
+		e.work.Fork(func() { _ = s.Keys.Learn(ctx, d.Cookie) })
 	}
 
-	failed := func(err *Error) (*Channel, error) {
+	failed := func(err *fault.Error) (*Channel, error) {
 		e.counters.dialsFailed.Add(1)
 		if e.life.Err() != nil { // the sockets may be closed before ctx
-			err = &Error{CodeCancelled, op, errStopping}
+			err = fault.Wrap(fault.Cancelled, op, errStopping)
 		}
 		return nil, err
 	}
@@ -91,9 +96,10 @@ func (e *Endpoint) Dial(ctx context.Context, d Dial) (*Channel, error) {
 	if won.conn == nil {
 		return failed(summary(ctx, op, failures))
 	}
-	c, code, err := e.introduce(ctx, won, d)
-	if err != nil {
-		return failed(failure(code, op, "%s: %w", won.addr, err))
+	c, refused := e.establish(ctx, won, d)
+	if refused != nil {
+		closeConn(won.conn, refused.Close, refused.Phrase)
+		return failed(fault.New(refused.Code, op, "%s: %w", won.addr, refused.Err))
 	}
 	return c, nil
 }
@@ -101,83 +107,45 @@ func (e *Endpoint) Dial(ctx context.Context, d Dial) (*Channel, error) {
 // A candidate is an address to try, or why a target has none.
 type candidate struct {
 	addr netip.AddrPort
-	err  *Error
+	err  *fault.Error
 }
 
-// An outcome is what became of a candidate.
-type outcome struct {
+// A dialResult is the connection that an attempt made.
+type dialResult struct {
 	addr     netip.AddrPort
-	settings *settings  // under which it was dialled
-	conn     *quic.Conn // nil: err says why
-	err      *Error
+	settings *settings // under which it was dialled
+	conn     *quic.Conn
 }
 
 // race tries candidates until a connection is made, all have failed, or ctx has ended. It returns when everything it
-// has started is gone, but for the winner.
-func (e *Endpoint) race(ctx context.Context, targets []Target) (won outcome, failures []*Error) {
+// has started is gone, but for the winner; the failures are those of all candidates if nobody has won.
+func (e *Endpoint) race(ctx context.Context, targets []Target) (won dialResult, failures []*fault.Error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	var wg sync.WaitGroup
+	var lookups sync.WaitGroup
 	over := make(chan struct{})
-	defer wg.Wait()
+	defer lookups.Wait()
 	defer close(over)
-	defer cancel(errLost)
+	defer cancel(hosts.ErrLost)
 
 	candidates := make(chan candidate)
 	// Owns the look-ups; ends with ctx or the race; race waits.
-	wg.Go(func() { gather(ctx, targets, candidates, over) })
-	outcomes := make(chan outcome)
-	running := 0
-	next := time.NewTimer(stagger)
-	next.Stop()
-	defer next.Stop()
-
-	source := candidates // nil while the youngest attempt has its moment for itself
-	for candidates != nil || running > 0 {
-		select {
-		case c, ok := <-source:
-			switch {
-			case !ok:
-				source, candidates = nil, nil
-			case c.err != nil:
-				failures = append(failures, c.err)
-			case ctx.Err() != nil:
-				failures = append(failures, failure(CodeTimeout, c.addr.String(), "not tried for lack of time"))
-			default:
-				running++
-				source = nil
-				next.Reset(stagger)
-				// Owns the attempt and, until it is handed over, its connection; ends with ctx; race waits.
-				wg.Go(func() {
-					o := e.attempt(ctx, c.addr)
-					select {
-					case outcomes <- o:
-					case <-over:
-						if o.conn != nil {
-							closeConn(o.conn, CloseNone, errLost.Error())
-						}
-					}
-				})
-			}
-		case <-next.C:
-			source = candidates
-		case o := <-outcomes:
-			running--
-			if o.conn != nil {
-				return o, nil
-			}
-			failures = append(failures, o.err)
-			source = candidates
+	lookups.Go(func() { gather(ctx, e.current.Load().Hosts, targets, candidates, over) })
+	won, errs := hosts.Race(ctx, candidates, e.attempt, func(o dialResult) {
+		closeConn(o.conn, CloseNone, hosts.ErrLost.Error())
+	})
+	for _, err := range errs {
+		if failed, ok := errors.AsType[*fault.Error](err); ok {
+			failures = append(failures, failed)
 		}
 	}
-	return outcome{}, failures
+	return won, failures
 }
-
-var errLost = errors.New("another address was faster")
 
 // gather resolves all targets at once and passes on what it finds: the targets that are addresses first and in their
 // order, then names in the order in which they are resolved. It closes candidates when it is done, and ends early if
 // the race is over.
-func gather(ctx context.Context, targets []Target, candidates chan<- candidate, over <-chan struct{}) {
+func gather(ctx context.Context, by *hosts.Resolver, targets []Target, candidates chan<- candidate,
+	over <-chan struct{}) {
 	var wg sync.WaitGroup
 	defer close(candidates)
 	defer wg.Wait()
@@ -198,7 +166,7 @@ func gather(ctx context.Context, targets []Target, candidates chan<- candidate, 
 		}
 		c := candidate{addr: netip.AddrPortFrom(addr.Unmap(), t.Port)}
 		if t.Port == 0 {
-			c.err = failure(CodeBadAddress, t.String(), "port 0 cannot be dialled")
+			c.err = fault.New(fault.BadAddress, t.String(), "port 0 cannot be dialled")
 		}
 		if !pass(c) {
 			return
@@ -207,11 +175,11 @@ func gather(ctx context.Context, targets []Target, candidates chan<- candidate, 
 	for _, t := range names {
 		// Owns the look-up of one name; ends with ctx or the race; gather waits.
 		wg.Go(func() {
-			addrs, err := Resolve(ctx, t.Host)
-			if e, ok := errors.AsType[*Error](err); ok {
+			addrs, err := Resolve(ctx, by, t.Host)
+			if e, ok := errors.AsType[*fault.Error](err); ok {
 				pass(candidate{err: e})
 			}
-			for _, addr := range alternate(addrs) {
+			for _, addr := range hosts.Alternate(addrs, maxAddressesEach) {
 				if !pass(candidate{addr: netip.AddrPortFrom(addr, t.Port)}) {
 					return
 				}
@@ -220,35 +188,18 @@ func gather(ctx context.Context, targets []Target, candidates chan<- candidate, 
 	}
 }
 
-// alternate orders a host's addresses so that the families take turns, beginning with the one that the resolver
-// prefers (RFC 8305, section 4), and keeps as many as are tried.
-func alternate(addrs []netip.Addr) []netip.Addr {
-	var same, other []netip.Addr // of the first address's family, and of the other
-	for _, a := range addrs {
-		if a.Is4() == addrs[0].Is4() {
-			same = append(same, a)
-		} else {
-			other = append(other, a)
-		}
-	}
-	var mixed []netip.Addr
-	for i := range max(len(same), len(other)) {
-		if i < len(same) {
-			mixed = append(mixed, same[i])
-		}
-		if i < len(other) {
-			mixed = append(mixed, other[i])
-		}
-	}
-	return mixed[:min(len(mixed), maxAddressesEach)]
-}
-
-// attempt makes a QUIC connection to one address, with a probe beside it.
-func (e *Endpoint) attempt(ctx context.Context, addr netip.AddrPort) outcome {
-	began := time.Now()
+// attempt makes a QUIC connection to one address, with a probe beside it. The error is a *fault.Error.
+func (e *Endpoint) attempt(ctx context.Context, c candidate) (dialResult, error) {
+	addr, began := c.addr, time.Now()
 	cfg := e.current.Load()
-	fail := func(code Code, format string, args ...any) outcome {
-		return outcome{addr: addr, err: failure(code, addr.String(), format, args...)}
+	fail := func(code fault.Code, format string, args ...any) (dialResult, error) {
+		return dialResult{}, fault.New(code, addr.String(), format, args...)
+	}
+	if c.err != nil {
+		return dialResult{}, c.err
+	}
+	if ctx.Err() != nil {
+		return fail(fault.Timeout, "not tried for lack of time")
 	}
 	if code, err := checkZone(addr.Addr()); err != nil {
 		return fail(code, "%w", err)
@@ -256,64 +207,74 @@ func (e *Endpoint) attempt(ctx context.Context, addr netip.AddrPort) outcome {
 	s, err := e.dialSocket(addr.Addr())
 	switch {
 	case errors.Is(err, errStopping):
-		return fail(CodeCancelled, "%w", err)
+		return fail(fault.Cancelled, "%w", err)
 	case err != nil:
-		return fail(CodeInternal, "open a UDP socket: %w", err)
+		return fail(fault.Internal, "open a UDP socket: %w", err)
 	}
 	if !s.reaches(addr.Addr()) {
 		e.release(s)
-		return fail(CodeUnreachable, "this host has no %s", family(addr.Addr()))
+		return fail(fault.Unreachable, "this host has no %s", family(addr.Addr()))
 	}
 
 	deadline, _ := ctx.Deadline() // Dial has set one
 	limit := max(time.Until(deadline), time.Millisecond)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	answered := make(chan bool, 1)
+	answered := make(chan heard, 1)
 	// Owns the probe's socket; ends with ctx; is waited for below.
 	go func() { answered <- probe(ctx, s.local.Addr(), addr, cancel) }()
 	conn, err := s.transport.Dial(ctx, net.UDPAddrFromAddrPort(addr), keyLogged(ctx, cfg.client), cfg.diallerQUIC(limit))
 	cancel(nil)
-	notQUIC := <-answered
+	found := <-answered
 	if err == nil {
 		e.releaseAfter(conn, s)
-		return outcome{addr: addr, settings: cfg, conn: conn}
+		return dialResult{addr: addr, settings: cfg, conn: conn}, nil
 	}
 	e.release(s)
 
-	// If ctx has ended, err is its cause: the probe's finding, the deadline, or the end of the race.
+	// If ctx has ended, err is its cause: the probe's finding, the deadline, or the end of the race. Why its socket
+	// failed quic-go does not say.
+	if isLocalFailure(err) {
+		err = cmp.Or(udpsize.Check(s.local.Addr(), addr), err)
+	}
 	took := time.Since(began).Round(100 * time.Millisecond)
 	switch _, handshakeTimeout := errors.AsType[*quic.HandshakeTimeoutError](err); {
+	case isSize(err):
+		return fail(fault.Unreachable, "%w", err)
 	case errors.Is(err, errPortRefused):
-		return fail(CodeRefused, "%w", err)
+		return fail(fault.Refused, "%w", err)
 	case errors.Is(err, errNoRoute):
-		return fail(CodeUnreachable, "no route from this host: check the address, routes and interfaces")
+		return fail(fault.Unreachable, "no route from this host: check the address, routes and interfaces")
 	case errors.Is(err, errNotAllowed):
-		return fail(CodePermissionDenied, "%w", err)
-	case errors.Is(err, errLost), errors.Is(err, errStopping), errors.Is(err, context.Canceled):
-		return fail(CodeCancelled, "cancelled after %v", took)
+		return fail(fault.PermissionDenied, "%w", err)
+	case errors.Is(err, hosts.ErrLost), errors.Is(err, errStopping), errors.Is(err, context.Canceled):
+		return fail(fault.Cancelled, "cancelled after %v", took)
 	case errors.Is(err, quic.ErrTransportClosed):
 		e.end(fmt.Errorf("socket at %s: %w", s.local, err)) // counts only if Run has not closed it
-		return fail(CodeInternal, "%w", err)
+		return fail(fault.Internal, "%w", err)
 	case handshakeTimeout, errors.Is(err, context.DeadlineExceeded), isIdle(err):
-		if notQUIC {
-			return fail(CodeTimeout, "no QUIC answer within %v, but bytes that are not QUIC: "+
+		switch found {
+		case heardOther:
+			return fail(fault.Timeout, "no QUIC answer within %v, but bytes that are not QUIC: "+
 				"another program has this UDP port", took)
+		case heardSmall:
+			return fail(fault.Timeout, "no QUIC answer within %v: small packets are answered, those of %d bytes with which QUIC begins are not: "+
+				"the MTU of the way there is smaller, or that node has no time for new connections", took, udpsize.NeededMTU)
 		}
-		return fail(CodeTimeout, "no QUIC answer within %v: "+
+		return fail(fault.Timeout, "no QUIC answer within %v: "+
 			"nothing listens there, a firewall drops UDP, or what listens is not QUIC", took)
 	}
-	code, why := handshakeFailure(err)
+	code, why := cfg.handshakeFailure(err)
 	return fail(code, "%w", why)
 }
 
 // checkZone refuses a link-local address that does not say on which link, or names one that is not there: the
 // kernel's words for either would be "invalid argument".
-func checkZone(addr netip.Addr) (Code, error) {
+func checkZone(addr netip.Addr) (fault.Code, error) {
 	zone := addr.Zone()
 	if zone == "" {
 		if addr.Is6() && addr.IsLinkLocalUnicast() {
-			return CodeBadAddress, fmt.Errorf("a link-local address needs the interface, as in %s%%eth0", addr)
+			return fault.BadAddress, fmt.Errorf("a link-local address needs the interface, as in %s%%eth0", addr)
 		}
 		return "", nil
 	}
@@ -323,7 +284,17 @@ func checkZone(addr netip.Addr) (Code, error) {
 	if _, err := strconv.ParseUint(zone, 10, 32); err == nil {
 		return "", nil // an interface by its number
 	}
-	return CodeUnreachable, fmt.Errorf("this host has no interface %s", printable(zone))
+	return fault.Unreachable, fmt.Errorf("this host has no interface %s", fault.Printable(zone))
+}
+
+func isLocalFailure(err error) bool {
+	e, ok := errors.AsType[*quic.TransportError](err)
+	return ok && !e.Remote && e.ErrorCode == quic.InternalError
+}
+
+func isSize(err error) bool {
+	_, ok := errors.AsType[*udpsize.Error](err)
+	return ok
 }
 
 func isIdle(err error) bool {
@@ -338,137 +309,64 @@ func family(addr netip.Addr) string {
 	return "IPv6"
 }
 
-// handshakeFailure gives the error of a dialler's connection that has not become a channel its code and words. It
-// serves the hello as well as the TLS handshake: a dialler's part of the latter is over before the acceptor has
-// judged its certificate.
-func handshakeFailure(err error) (Code, error) {
-	if e, ok := errors.AsType[*quic.TransportError](err); ok {
-		if !e.ErrorCode.IsCryptoError() {
-			if e.ErrorCode == quic.ConnectionRefused {
-				return CodePeerRefused, errors.New("the peer takes no connection now: too many wait for their hello, or it is stopping")
-			}
-			return CodePeerRefused, err
-		}
-		return alertFailure(e, x509.ExtKeyUsageServerAuth)
-	}
-	if e, ok := errors.AsType[*quic.VersionNegotiationError](err); ok {
-		return CodeWireVersion, fmt.Errorf("the peer speaks QUIC versions %v, this node %v", e.Theirs, e.Ours)
-	}
-	if e, ok := errors.AsType[*quic.ApplicationError](err); ok {
-		switch ErrorCode(e.ErrorCode) {
-		case CloseWireVersion:
-			return CodeWireVersion, closedBy(e)
-		case CloseRefused:
-			return CodePeerRefused, fmt.Errorf("%w: its log says why; do the cookies agree, have both nodes a cacertfile or "+
-				"neither, does it allow this node?", closedBy(e))
-		}
-		return CodePeerRefused, closedBy(e)
-	}
-	if isIdle(err) {
-		return CodeTimeout, errors.New("the peer fell silent before its hello")
-	}
-	if meaning(err) != nil {
-		return CodeUnreachable, err
-	}
-	return CodeInternal, err
-}
-
-// introduce is the dialler's side of WIRE.md, section 3. If it does not end in a channel, it closes the connection.
-func (e *Endpoint) introduce(ctx context.Context, o outcome, d Dial) (*Channel, Code, error) {
-	conn := o.conn
-	fail := func(err error) (*Channel, Code, error) {
-		if ctx.Err() != nil {
-			closeConn(conn, CloseNone, "the dial was given up")
-			e := ended(ctx, "", "the peer answers but did not say its hello in time")
-			return nil, e.Code, e.Err
-		}
-		if breach, ok := errors.AsType[*brokenError](err); ok {
-			closeConn(conn, CloseProtocol, breach.what)
-			return nil, CodePeerRefused, fmt.Errorf("the peer breaks the protocol: %w", breach)
-		}
-		closeConn(conn, CloseInternal, "")
-		code, why := handshakeFailure(err)
-		if code == CodePeerRefused {
-			if doubts := o.settings.doubts(d.Local); doubts != nil {
-				why = fmt.Errorf("%w; %w", why, doubts)
-			}
-		}
-		return nil, code, why
-	}
-	main, err := conn.OpenStreamSync(ctx)
+// establish exchanges hellos on the connection that won the race, and makes a channel of it.
+func (e *Endpoint) establish(ctx context.Context, won dialResult, d DialRequest) (*Channel, *handshakeError) {
+	h := newQUICHandshake(won.settings, won.conn, d.Local)
+	main, err := won.conn.OpenStreamSync(ctx)
 	if err != nil {
-		return fail(err)
+		return nil, h.dialFailed(ctx, err)
 	}
-	ours := o.settings.hello(d.Local, wanted(conn.ConnectionStats().MinRTT))
-	var proven proofs
-	if o.settings.byCookie() && len(d.Cookie) > 0 {
-		if proven, err = o.settings.Keys.prove(ctx, sessionOf(conn), d.Cookie); err != nil {
-			return fail(err)
-		}
-		ours.Proof = proven.dialler
-	}
-	var peer Hello
-	err = inTime(ctx, main, func() (err error) {
-		if err = writeHello(main, ours); err == nil {
-			peer, err = readHello(main)
-		}
-		return err
+	h.stream = main
+	var ours Hello
+	peer, failed := h.dial(ctx, d.Node, d.Cookie, func() Hello {
+		ours = won.settings.hello(d.Local, won.wantedConns(ctx))
+		ours.Parting = newParting()
+		return ours
 	})
-	if err != nil {
-		return fail(err)
+	if failed != nil {
+		return nil, failed
 	}
-	if peer.Wire != wireVersion {
-		words := fmt.Errorf("the acceptor speaks wire version %d, the dialler %d", peer.Wire, wireVersion)
-		closeConn(conn, CloseWireVersion, words.Error())
-		return nil, CodeWireVersion, words
-	}
-	if peer.Node != d.Node {
-		words := fmt.Errorf("the node there is %s: what says where %s is, its name, a table or epmd, leads elsewhere",
-			printable(peer.Node), printable(d.Node))
-		closeConn(conn, CloseNone, words.Error())
-		if o.settings.byCertificate() {
-			words = fmt.Errorf("%w; its certificate names %s", words, Names(conn.ConnectionState().TLS.PeerCertificates[0]))
-		}
-		return nil, CodePeerRefused, words
-	}
-	if err := o.settings.admitAcceptor(sessionOf(conn), peer, proven); err != nil {
-		closeConn(conn, CloseRefused, "")
-		return nil, CodeUntrusted, err
-	}
-	agreed := agree(ours, peer)
-	conns := []*quic.Conn{conn}
+	agreed := negotiate(ours, peer)
+	conns := []*quic.Conn{won.conn}
 	if agreed.connections > 1 {
-		if conns, err = e.join(ctx, o, peer, agreed.connections); err != nil {
-			return fail(err)
+		if conns, err = e.join(ctx, won, peer, agreed.connections); err != nil {
+			return nil, h.dialFailed(ctx, err)
 		}
 	}
-	c, err := e.adopt(conns, main, peer, agreed, o.settings, x509.ExtKeyUsageServerAuth)
+	c, err := e.adopt(newQUICLink(conns, main), ours.Parting, peer, agreed, won.settings, x509.ExtKeyUsageServerAuth)
 	if errors.Is(err, errStopping) {
-		closeConn(conn, CloseStopping, err.Error())
-		return nil, CodeCancelled, err
+		return nil, &handshakeError{fault.Cancelled, CloseStopping, err.Error(), err}
 	}
 	if err != nil {
-		closeConn(conn, CloseRefused, "")
-		return nil, CodeUntrusted, err
+		return nil, untrusted(err)
 	}
 	for _, conn := range conns {
-		e.gate.welcome(conn.RemoteAddr())
+		e.gate.forgive(conn.RemoteAddr())
 	}
-	return c, "", nil
+	return c, nil
+}
+
+// wantedConns returns how many connections the dialler wants, if the configuration leaves that open.
+func (r dialResult) wantedConns(ctx context.Context) int {
+	if r.settings.Connections != 0 || r.settings.Streams == lanes.Single {
+		return 1
+	}
+	from, to := addrPort(r.conn.LocalAddr()).Addr(), addrPort(r.conn.RemoteAddr())
+	return wantedConns(distance(ctx, from, to, r.conn.ConnectionStats().MinRTT))
 }
 
 // summary makes one error of all that the targets came to. Its code is the one that tells most, since with several
 // addresses the others are often no more than the wrong ones.
-func summary(ctx context.Context, op string, failures []*Error) *Error {
+func summary(ctx context.Context, op string, failures []*fault.Error) *fault.Error {
 	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return ended(ctx, op, "")
 	}
-	telling := []Code{CodeUntrusted, CodeWireVersion, CodePeerRefused, CodePermissionDenied, CodeRefused, CodeTimeout,
-		CodeUnreachable, CodeUnknownHost, CodeBadAddress}
-	code, rank := CodeInternal, len(telling)
-	var words []string
+	telling := []fault.Code{
+		fault.Untrusted, fault.WireVersion, fault.PeerRefused, fault.PermissionDenied,
+		fault.Refused, fault.Timeout, fault.Unreachable, fault.UnknownHost, fault.BadAddress,
+	}
+	code, rank := fault.Internal, len(telling)
 	for _, f := range failures {
-		words = append(words, f.Error())
 		for i, c := range telling[:rank] {
 			if f.Code == c {
 				code, rank = c, i
@@ -478,5 +376,24 @@ func summary(ctx context.Context, op string, failures []*Error) *Error {
 	if len(failures) == 0 {
 		return ended(ctx, op, "no address was found in time")
 	}
-	return &Error{code, op, errors.New(strings.Join(words, "; "))}
+	return fault.Wrap(code, op, allErrors(failures))
+}
+
+// allErrors are what several attempts came to, in one line.
+type allErrors []*fault.Error
+
+func (all allErrors) Error() string {
+	words := make([]string, len(all))
+	for i, e := range all {
+		words[i] = e.Error()
+	}
+	return strings.Join(words, "; ")
+}
+
+func (all allErrors) Unwrap() []error {
+	errs := make([]error, len(all))
+	for i, e := range all {
+		errs[i] = e
+	}
+	return errs
 }

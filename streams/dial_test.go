@@ -8,11 +8,14 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"quic_dist/internal/fault"
+	"quic_dist/internal/identity"
+	"quic_dist/internal/testrun"
 )
 
 // udp returns a bare UDP socket on loopback.
@@ -29,7 +32,7 @@ func udp(t testing.TB) (*net.UDPConn, netip.AddrPort) {
 // stranger is an acceptor that is not one of ours: it handles each connection as it likes.
 func stranger(t testing.TB, protocol string, handle func(*quic.Conn)) netip.AddrPort {
 	t.Helper()
-	id, err := LoadIdentity(IdentityFiles{})
+	id, err := identity.Load(identity.Files{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +69,7 @@ func strange(t testing.TB, at netip.AddrPort, protocol string) (*quic.Conn, erro
 	conn, _ := udp(t)
 	transport := &quic.Transport{Conn: conn}
 	t.Cleanup(func() { transport.Close() })
-	return transport.Dial(within(t), net.UDPAddrFromAddrPort(at), conf, nil)
+	return transport.Dial(testrun.Context(t), net.UDPAddrFromAddrPort(at), conf, nil)
 }
 
 // say opens the main stream with the bytes.
@@ -92,15 +95,15 @@ func TestDialOfAClosedPortIsRefusedAtOnce(t *testing.T) {
 	a := start(t, testConfig(t))
 	c, at := udp(t)
 	c.Close()
-	_, err := a.Dial(within(t), to(at))
-	wantCode(t, err, CodeRefused, "dial b@h", at.String(), "nothing listens")
+	_, err := a.Dial(testrun.Context(t), to(at))
+	wantCode(t, err, fault.Refused, "dial b@h", at.String(), "nothing listens", "does it run without -proto_dist quic?")
 }
 
 func TestDialOfSilenceEndsWithItsContext(t *testing.T) {
 	a := start(t, testConfig(t))
 	_, at := udp(t)
 	_, err := a.Dial(short(t), to(at))
-	wantCode(t, err, CodeTimeout, "dial b@h", at.String(), "no QUIC answer within 400ms", "firewall")
+	wantCode(t, err, fault.Timeout, "dial b@h", at.String(), "no QUIC answer within 400ms", "firewall")
 }
 
 func TestDialSaysThatWhatAnswersIsNotQUIC(t *testing.T) {
@@ -117,14 +120,14 @@ func TestDialSaysThatWhatAnswersIsNotQUIC(t *testing.T) {
 		}
 	}()
 	_, err := a.Dial(short(t), to(at))
-	wantCode(t, err, CodeTimeout, "bytes that are not QUIC")
+	wantCode(t, err, fault.Timeout, "bytes that are not QUIC")
 }
 
 func TestDialOfAnotherProtocolNamesOurs(t *testing.T) {
 	a := start(t, testConfig(t))
 	at := stranger(t, "h3", func(*quic.Conn) {})
-	_, err := a.Dial(within(t), to(at))
-	wantCode(t, err, CodeWireVersion, alpn, at.String())
+	_, err := a.Dial(testrun.Context(t), to(at))
+	wantCode(t, err, fault.WireVersion, alpn, at.String())
 }
 
 func TestDialOfAnotherWireVersion(t *testing.T) {
@@ -138,8 +141,8 @@ func TestDialOfAnotherWireVersion(t *testing.T) {
 		}
 		got <- context.Cause(c.Context())
 	})
-	_, err := a.Dial(within(t), to(at))
-	wantCode(t, err, CodeWireVersion, "wire version 2", "1")
+	_, err := a.Dial(testrun.Context(t), to(at))
+	wantCode(t, err, fault.WireVersion, "wire version 2", "1")
 	if e, ok := errors.AsType[*quic.ApplicationError](<-got); !ok || ErrorCode(e.ErrorCode) != CloseWireVersion {
 		t.Errorf("the acceptor is told %v", e)
 	}
@@ -158,21 +161,24 @@ func TestDialOfAHostileAcceptor(t *testing.T) {
 					s.Write(answer)
 				}
 			})
-			_, err := a.Dial(within(t), to(at))
-			wantCode(t, err, CodePeerRefused, "breaks the protocol")
+			_, err := a.Dial(testrun.Context(t), to(at))
+			wantCode(t, err, fault.PeerRefused, "breaks the protocol")
 		})
 	}
 	t.Run("silent", func(t *testing.T) {
 		a := start(t, testConfig(t))
 		at := stranger(t, alpn, func(*quic.Conn) {})
 		_, err := a.Dial(short(t), to(at))
-		wantCode(t, err, CodeTimeout, "did not say its hello")
+		wantCode(t, err, fault.Timeout, "did not say its hello")
 	})
-	for code, want := range map[ErrorCode]Code{CloseWireVersion: CodeWireVersion, CloseRefused: CodePeerRefused, CloseBusy: CodePeerRefused, CloseStopping: CodePeerRefused} {
+	for code, want := range map[ErrorCode]fault.Code{
+		CloseWireVersion: fault.WireVersion, CloseRefused: fault.PeerRefused,
+		CloseBusy: fault.PeerRefused, CloseStopping: fault.PeerRefused,
+	} {
 		t.Run(code.String(), func(t *testing.T) {
 			a := start(t, testConfig(t))
 			at := stranger(t, alpn, func(c *quic.Conn) { c.CloseWithError(quic.ApplicationErrorCode(code), "not\nyou") })
-			_, err := a.Dial(within(t), to(at))
+			_, err := a.Dial(testrun.Context(t), to(at))
 			wantCode(t, err, want, code.String(), "not?you")
 		})
 	}
@@ -190,8 +196,8 @@ func TestDialIsCancelled(t *testing.T) {
 	cancel()
 	select {
 	case err := <-done:
-		wantCode(t, err, CodeCancelled)
-	case <-time.After(scaled(10 * time.Second)):
+		wantCode(t, err, fault.Cancelled)
+	case <-time.After(testrun.Scaled(10 * time.Second)):
 		t.Fatal("the dial goes on")
 	}
 }
@@ -208,13 +214,13 @@ func TestRunEndsDials(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.stop(t)
-	wantCode(t, <-done, CodeCancelled, "stopping")
+	wantCode(t, <-done, fault.Cancelled, "stopping")
 	_, err := a.Dial(context.Background(), to(at))
-	wantCode(t, err, CodeCancelled)
+	wantCode(t, err, fault.Cancelled)
 	_, err = a.Listen("b@h", "", 0, 0)
-	wantCode(t, err, CodeCancelled)
+	wantCode(t, err, fault.Cancelled)
 	_, err = a.Accept(context.Background())
-	wantCode(t, err, CodeCancelled)
+	wantCode(t, err, fault.Cancelled)
 }
 
 func TestDialFindsTheOneThatAnswers(t *testing.T) {
@@ -225,14 +231,14 @@ func TestDialFindsTheOneThatAnswers(t *testing.T) {
 	closed.Close()
 	d := to(silent, refusing, at)
 	d.Targets = append(d.Targets, Target{Host: "no-such-host.invalid", Port: 1})
-	c, err := a.Dial(within(t), d)
+	c, err := a.Dial(testrun.Context(t), d)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.Remote() != at {
 		t.Errorf("connected to %v, not %v", c.Remote(), at)
 	}
-	if _, err := b.Accept(within(t)); err != nil {
+	if _, err := b.Accept(testrun.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -243,22 +249,22 @@ func TestDialSaysWhatEachTargetCameTo(t *testing.T) {
 	closed.Close()
 	d := to(refusing)
 	d.Targets = append(d.Targets, Target{Host: "no-such-host.invalid", Port: 1}, Target{Host: "127.0.0.1", Port: 0})
-	_, err := a.Dial(within(t), d)
-	wantCode(t, err, CodeRefused, refusing.String(), "no-such-host.invalid", "port 0")
+	_, err := a.Dial(testrun.Context(t), d)
+	wantCode(t, err, fault.Refused, refusing.String(), "no-such-host.invalid", "port 0")
 }
 
 func TestDialRefusesNonsense(t *testing.T) {
 	a := start(t, testConfig(t))
-	_, err := a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie)})
-	wantCode(t, err, CodeLimit)
-	_, err = a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: make([]Target, maxTargets+1)})
-	wantCode(t, err, CodeLimit)
-	_, err = a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"no-such-host.invalid", 1}}})
-	wantCode(t, err, CodeUnknownHost)
-	_, err = a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"127.0.0.1", 0}}})
-	wantCode(t, err, CodeBadAddress)
-	_, err = a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"", 1}}})
-	wantCode(t, err, CodeBadAddress)
+	_, err := a.Dial(testrun.Context(t), DialRequest{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie)})
+	wantCode(t, err, fault.Limit)
+	_, err = a.Dial(testrun.Context(t), DialRequest{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: make([]Target, maxTargets+1)})
+	wantCode(t, err, fault.Limit)
+	_, err = a.Dial(testrun.Context(t), DialRequest{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"no-such-host.invalid", 1}}})
+	wantCode(t, err, fault.UnknownHost)
+	_, err = a.Dial(testrun.Context(t), DialRequest{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"127.0.0.1", 0}}})
+	wantCode(t, err, fault.BadAddress)
+	_, err = a.Dial(testrun.Context(t), DialRequest{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"", 1}}})
+	wantCode(t, err, fault.BadAddress)
 }
 
 func TestDialWithoutARouteIsUnreachable(t *testing.T) {
@@ -268,60 +274,38 @@ func TestDialWithoutARouteIsUnreachable(t *testing.T) {
 		c.Close()
 		t.Skip("this machine has a route to documentation's addresses")
 	}
-	_, err := a.Dial(within(t), to(at))
-	wantCode(t, err, CodeUnreachable, at.String())
+	_, err := a.Dial(testrun.Context(t), to(at))
+	wantCode(t, err, fault.Unreachable, at.String())
 }
 
 func TestDialOfALinkLocalAddressNeedsItsZone(t *testing.T) {
 	a := start(t, testConfig(t))
-	_, err := a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"fe80::1", 4433}}})
-	wantCode(t, err, CodeBadAddress, "fe80::1%eth0")
-	_, err = a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"fe80::1%no-such-if", 4433}}})
-	wantCode(t, err, CodeUnreachable, "no interface no-such-if")
+	_, err := a.Dial(testrun.Context(t), DialRequest{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"fe80::1", 4433}}})
+	wantCode(t, err, fault.BadAddress, "fe80::1%eth0")
+	_, err = a.Dial(testrun.Context(t), DialRequest{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"fe80::1%no-such-if", 4433}}})
+	wantCode(t, err, fault.Unreachable, "no interface no-such-if")
 }
 
 func TestResolve(t *testing.T) {
-	for host, want := range map[string]string{"192.0.2.1": "192.0.2.1", "2001:db8::1": "2001:db8::1", "fe80::1%lo": "fe80::1%lo", "::ffff:192.0.2.1": "192.0.2.1"} {
-		got, err := Resolve(within(t), host)
+	for host, want := range map[string]string{"192.0.2.1": "192.0.2.1", "2001:db8::1": "2001:db8::1",
+		"fe80::1%lo": "fe80::1%lo", "::ffff:192.0.2.1": "192.0.2.1"} {
+		got, err := Resolve(testrun.Context(t), nil, host)
 		if err != nil || len(got) != 1 || got[0].String() != want {
 			t.Errorf("%s: %v, %v", host, got, err)
 		}
 	}
-	got, err := Resolve(within(t), "localhost")
+	got, err := Resolve(testrun.Context(t), nil, "localhost")
 	if err != nil || !slices.ContainsFunc(got, netip.Addr.IsLoopback) {
 		t.Errorf("localhost: %v, %v", got, err)
 	}
-	_, err = Resolve(within(t), "")
-	wantCode(t, err, CodeBadAddress)
-	_, err = Resolve(within(t), "no-such-host.invalid")
-	wantCode(t, err, CodeUnknownHost, "no-such-host.invalid")
+	_, err = Resolve(testrun.Context(t), nil, "")
+	wantCode(t, err, fault.BadAddress)
+	_, err = Resolve(testrun.Context(t), nil, "no-such-host.invalid")
+	wantCode(t, err, fault.UnknownHost, "no-such-host.invalid")
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, err = Resolve(cancelled, "no-such-host.invalid")
-	wantCode(t, err, CodeCancelled)
-}
-
-func TestAlternateMixesFamilies(t *testing.T) {
-	for in, want := range map[string]string{
-		"":                            "",
-		"::1":                         "::1",
-		"::1 ::2 10.0.0.1":            "::1 10.0.0.1 ::2",
-		"10.0.0.1 ::1 ::2 10.0.0.2":   "10.0.0.1 ::1 10.0.0.2 ::2",
-		"::1 ::2 ::3 ::4 ::5 ::6 ::7": "::1 ::2 ::3 ::4 ::5 ::6 ::7",
-		"::1 ::2 ::3 ::4 ::5 ::6 ::7 ::8 ::9 10.0.0.1": "::1 10.0.0.1 ::2 ::3 ::4 ::5 ::6 ::7",
-	} {
-		var addrs []netip.Addr
-		for s := range strings.FieldsSeq(in) {
-			addrs = append(addrs, netip.MustParseAddr(s))
-		}
-		var got []string
-		for _, a := range alternate(addrs) {
-			got = append(got, a.String())
-		}
-		if strings.Join(got, " ") != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
-		}
-	}
+	_, err = Resolve(cancelled, nil, "no-such-host.invalid")
+	wantCode(t, err, fault.Cancelled)
 }
 
 func TestDialByName(t *testing.T) {
@@ -331,10 +315,11 @@ func TestDialByName(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := start(t, testConfig(t))
-	if _, err := a.Dial(within(t), Dial{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie), Targets: []Target{{"localhost", at.Port()}}}); err != nil {
+	if _, err := a.Dial(testrun.Context(t), DialRequest{Node: "b@h", Local: "a@h", Cookie: []byte(testCookie),
+		Targets: []Target{{"localhost", at.Port()}}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Accept(within(t)); err != nil {
+	if _, err := b.Accept(testrun.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -343,8 +328,8 @@ func TestDialByName(t *testing.T) {
 func TestDialRefusesAnotherNode(t *testing.T) {
 	a := start(t, testConfig(t))
 	b, at := listening(t, testConfig(t))
-	_, err := a.Dial(within(t), Dial{Node: "c@h", Local: "a@h", Cookie: []byte(testCookie), Targets: to(at).Targets})
-	wantCode(t, err, CodePeerRefused, "c@h", "the node there is b@h")
-	_, err = b.Dial(within(t), Dial{Node: "c@h", Local: "b@h", Cookie: []byte(testCookie), Targets: to(at).Targets})
-	wantCode(t, err, CodePeerRefused, "calls itself b@h, as this node")
+	_, err := a.Dial(testrun.Context(t), DialRequest{Node: "c@h", Local: "a@h", Cookie: []byte(testCookie), Targets: to(at).Targets})
+	wantCode(t, err, fault.PeerRefused, "b@h answered, not c@h: use that name")
+	_, err = b.Dial(testrun.Context(t), DialRequest{Node: "c@h", Local: "b@h", Cookie: []byte(testCookie), Targets: to(at).Targets})
+	wantCode(t, err, fault.PeerRefused, "calls itself b@h, as this node")
 }

@@ -15,46 +15,57 @@ import (
 
 	"github.com/quic-go/quic-go"
 
-	"quic_dist/lanes"
+	"quic_dist/internal/cookie"
+	"quic_dist/internal/erlang/signals"
+	"quic_dist/internal/fault"
+	"quic_dist/internal/hosts"
+	"quic_dist/internal/identity"
+	"quic_dist/internal/lanes"
+	"quic_dist/internal/tasks"
+	"quic_dist/internal/udpsize"
 )
 
 const (
-	// The windows bound what a peer can make us hold for a channel whose BEAM does not read. A stream's begins with what
-	// fills a path of 1 Gbit/s and 4 ms, and grows to what fills one of 1 Gbit/s and 32 ms. A connection's has room for all
-	// its streams from the beginning: lanes that wait for the main stream must never keep it out.
+	// The windows bound what a peer can make us hold for a channel whose BEAM does not read. A stream's begins with
+	// what fills a path of 1 Gbit/s and 4 ms, and grows to what fills one of 1 Gbit/s and 32 ms. A connection's has
+	// room for all its streams from the beginning: lanes that wait for the main stream must never keep it out.
 	initialReceiveWindow = 512 << 10
 	maxReceiveWindow     = 4 << 20
 
-	// strangerWindow is the first window of a stream that an inbound connection opens: what a peer can make us hold, for each
-	// stream, before it has said who it is. A hello fits in. It is not much less than the first congestion window of any peer,
-	// and doubles as fast, so that it is hardly ever what a transfer waits for: 256 KB over a fresh connection of 40 ms take
-	// 170 ms, with half of this window 210, with 512 KiB 150.
+	// strangerWindow is the first window of a stream that an inbound connection opens: what a peer can make us hold,
+	// for each stream, before it has said who it is. A hello fits in. It is not much less than the first congestion
+	// window of any peer, and doubles as fast, so that it is hardly ever what a transfer waits for: 256 KB over a
+	// fresh connection of 40 ms take 170 ms, with half of this window 210, with 512 KiB 150.
 	strangerWindow = 32 << 10
 )
 
 // Config is what an [Endpoint] needs to know. Zero durations are an error, but for KeepAlive, which is then off.
 type Config struct {
 	Build        string        // our version, for the peer's log
-	ResetKey     [32]byte      // survives the sidecar: the key of stateless resets
+	ResetKey     [32]byte      // survives the sidecar, not the VM: the key of stateless resets where nothing better is
+	ResetSecret  []byte        // survives both, and only this user has it: what those keys are made of; nil: there is none
 	KeepAlive    time.Duration // how often an idle connection holds its path open
 	IdleTimeout  time.Duration // silence after which a connection is lost
 	HelloTimeout time.Duration // for an inbound connection, from its first packet to its hello
-	Identity     *Identity
-	Admitter     Admitter     // who may connect; nil: nobody
-	Keys         *Keyring     // of the cookies; nil: one of the endpoint's own
-	Log          *slog.Logger // nil: no log
-	MaxPending   int          // inbound connections that wait for their hello; 0: a default
-	MaxPerSource int          // of them, from one source; 0: half
-	Streams      lanes.Mode   // which frames may use lanes, at most
-	Lanes        int          // how many, at most
-	Connections  int          // how many QUIC connections a channel has, at most; 0: one, or several to a peer that is far
+	Identity     *identity.Identity
+	Admitter     Admitter        // who may connect; nil: nobody
+	Keys         *cookie.Keyring // of the cookies; nil: one of the endpoint's own
+	Hosts        *hosts.Resolver // of the hosts of targets; nil: Go's
+	Log          *slog.Logger    // nil: no log
+	MaxPending   int             // inbound connections that wait for their hello; 0: a default
+	MaxPerSource int             // of them, from one source; 0: half
+	Check        signals.Checker // of the frames that peers send; nil: [signals.ProtectVM]
+	Streams      lanes.Mode      // which frames may use lanes, at most
+	Lanes        int             // how many, at most
+	// how many QUIC connections a channel has, at most; 0: one, or several to a peer that is far
+	Connections int
 
-	NameRule         NameRule        // what a peer's certificate must name
-	CloseUntrusted   bool            // Reload ends channels whose peers are not trusted any more
-	InsecureNoVerify bool            // peers' certificates are not looked at, whatever Identity says
-	FilePoll         time.Duration   // how often the files of Identity are looked at; 0: a default
-	Reloaded         func(*Identity) // is told of another identity that Reload has put in place; nil: nobody is
-	ObserveMTU       bool            // dialled channels know the MTU of their path
+	NameRule         identity.NameRule        // what a peer's certificate must name
+	CloseUntrusted   bool                     // Reload ends channels whose peers are not trusted any more
+	InsecureNoVerify bool                     // peers' certificates are not looked at, whatever Identity says
+	FilePoll         time.Duration            // how often the files of Identity are looked at; 0: a default
+	Reloaded         func(*identity.Identity) // is told of another identity that Reload has put in place; nil: nobody is
+	ObserveMTU       bool                     // dialled channels know the MTU of their path
 }
 
 // settings is what is derived from a Config, and never changes once made.
@@ -68,16 +79,19 @@ type settings struct {
 func newSettings(cfg Config) (*settings, error) {
 	switch {
 	case cfg.Identity == nil:
-		return nil, failure(CodeInternal, "configure", "no identity")
+		return nil, fault.New(fault.Internal, "configure", "no identity")
 	case cfg.IdleTimeout <= 0 || cfg.HelloTimeout <= 0 || cfg.KeepAlive < 0:
-		return nil, failure(CodeInternal, "configure", "idle timeout %v, hello timeout %v, keep-alive %v: a timeout must be positive",
+		return nil, fault.New(fault.Internal, "configure", "idle timeout %v, hello timeout %v, keep-alive %v: a timeout must be positive",
 			cfg.IdleTimeout, cfg.HelloTimeout, cfg.KeepAlive)
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Keys == nil {
-		cfg.Keys = NewKeyring()
+		cfg.Keys = cookie.NewKeyring()
+	}
+	if cfg.Check == nil {
+		cfg.Check = signals.ProtectVM
 	}
 	if cfg.MaxPending <= 0 {
 		cfg.MaxPending = defaultMaxPending
@@ -92,7 +106,7 @@ func newSettings(cfg Config) (*settings, error) {
 		cfg.Lanes = 0
 	}
 	if cfg.Lanes < 0 || cfg.Lanes > lanes.MaxLanes || cfg.Connections < 0 || cfg.Connections > maxConnections {
-		return nil, failure(CodeLimit, "configure", "%d lanes, %d connections: there are at most %d and %d",
+		return nil, fault.New(fault.Limit, "configure", "%d lanes, %d connections: there are at most %d and %d",
 			cfg.Lanes, cfg.Connections, lanes.MaxLanes, maxConnections)
 	}
 	connectionWindow := uint64(1+cfg.Lanes) * maxReceiveWindow
@@ -101,7 +115,10 @@ func newSettings(cfg Config) (*settings, error) {
 		server: cfg.serverTLS(),
 		client: cfg.clientTLS(),
 		quic: quic.Config{
-			Tracer:                         traceConn,
+			Tracer: traceConn,
+			// What every way carries; larger packets are tried once there is a connection. quic-go would begin with
+			// more, which a tunnel may not carry.
+			InitialPacketSize:              udpsize.Needed,
 			MaxIdleTimeout:                 cfg.IdleTimeout,
 			KeepAlivePeriod:                cfg.KeepAlive,
 			InitialStreamReceiveWindow:     initialReceiveWindow,
@@ -145,33 +162,35 @@ func (s *settings) diallerQUIC(limit time.Duration) *quic.Config {
 // caller that uses an endpoint must call Run, before, after or while it calls Listen and Dial; the other methods may
 // be called by any goroutine at any time.
 type Endpoint struct {
-	run     [runSize]byte // begins all connection IDs of this sidecar
-	current atomic.Pointer[settings]
-	other   atomic.Pointer[Other]
+	run         [runSize]byte // begins all connection IDs of this sidecar
+	current     atomic.Pointer[settings]
+	alpnHandler atomic.Pointer[ALPNHandler]
 
 	life context.Context // ends with cause errStopping, or with what went wrong
 	end  context.CancelCauseFunc
-	work sync.WaitGroup // everything that Run waits for; begun by enter, so that none begins once stopped
+	work tasks.Group // everything that Run waits for; stopped under mu
 
 	admission *admission    // inbound connections between their first packet and their acceptance
 	flood     *flood        // what was dropped or refused unheard
-	gate      *gate         // drops what there is too much of before it costs anything
-	accepted  chan *Channel // from greet to Accept; unbuffered, since whoever waits there counts as pending
+	gate      *floodGate    // drops excess datagrams before they cost anything
+	accepted  chan *Channel // from serve to Accept; unbuffered, because a channel that waits there counts as pending
 	refusals  bucket        // how many failed inbound connections are logged
 	counters  counters
 	tracer    tracer
+	vigil     *vigil
+	adopted   chan struct{} // has a token when there is another channel
 
 	listening   sync.Mutex // serialises Listen and CloseListener; taken before mu
 	configuring sync.Mutex // serialises Reconfigure and Reload; taken before mu
 
-	mu         sync.Mutex // guards what follows; held for no call that blocks
-	stopped    bool
-	sockets    map[*socket]struct{}
-	channels   map[*Channel]struct{}
-	peerings   map[*Peering]struct{}
-	gatherings map[[inviteIDSize]byte]*gathering
-	listener   *listener
-	ephemeral  *socket // for dials that the listener's socket cannot make
+	mu        sync.Mutex // guards what follows; held for no call that blocks
+	sockets   map[*socket]struct{}
+	channels  map[*Channel]struct{}
+	partings  map[parting]*Channel // of their peers
+	tlsPeers  map[*AuthenticatedPeer]struct{}
+	joins     map[[joinIDSize]byte]*pendingJoin
+	listener  *listener
+	ephemeral *socket // for dials that the listener's socket cannot make
 }
 
 // NewEndpoint returns an endpoint with no sockets and no goroutines.
@@ -181,17 +200,20 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 		return nil, err
 	}
 	e := &Endpoint{
-		admission:  newAdmission(),
-		flood:      newFlood(),
-		accepted:   make(chan *Channel),
-		refusals:   bucket{rate: 1, burst: 20},
-		sockets:    make(map[*socket]struct{}),
-		channels:   make(map[*Channel]struct{}),
-		peerings:   make(map[*Peering]struct{}),
-		gatherings: make(map[[inviteIDSize]byte]*gathering),
+		admission: newAdmission(),
+		flood:     newFlood(),
+		accepted:  make(chan *Channel),
+		refusals:  bucket{rate: 1, burst: 20},
+		sockets:   make(map[*socket]struct{}),
+		channels:  make(map[*Channel]struct{}),
+		partings:  make(map[parting]*Channel),
+		tlsPeers:  make(map[*AuthenticatedPeer]struct{}),
+		joins:     make(map[[joinIDSize]byte]*pendingJoin),
 	}
+	e.adopted, e.vigil = make(chan struct{}, 1), newVigil(e)
 	rand.Read(e.run[:])
-	e.gate = newGate(e.run, func(source netip.Addr) bool { return e.admission.full(e.current.Load(), source) }, e.flood)
+	e.gate = newFloodGate(e.run, func(source netip.Addr) bool { return e.admission.full(e.current.Load(), source) },
+		e.flood)
 	e.current.Store(s)
 	e.life, e.end = context.WithCancelCause(context.Background())
 	return e, nil
@@ -218,17 +240,12 @@ func (e *Endpoint) reconfigureLocked(cfg Config) error {
 func (e *Endpoint) Run(ctx context.Context) error {
 	unwatch := context.AfterFunc(ctx, func() { e.end(errStopping) })
 	defer unwatch()
-	if e.enter() {
-		// Owns what is remembered of the files; ends with life; is waited for below.
-		go func() {
-			defer e.work.Done()
-			e.watch()
-		}()
-	}
+	e.work.Go(e.watch)                        // owns what is remembered of the files; ends with life
+	e.work.Go(func() { e.vigil.run(e.life) }) // owns what is known of silent peers; ends with life
 	<-e.life.Done()
 
 	e.mu.Lock()
-	e.stopped = true // from here on nobody enters, so the snapshots are complete and work can only shrink
+	e.work.Stop() // from here on no work begins, so the snapshots are complete
 	var channels []*Channel
 	for c := range e.channels {
 		channels = append(channels, c)
@@ -248,7 +265,7 @@ func (e *Endpoint) Run(ctx context.Context) error {
 	for _, s := range sockets {
 		s.close()
 	}
-	e.work.Wait()
+	e.work.Wait(0)
 
 	if cause := context.Cause(e.life); !errors.Is(cause, errStopping) {
 		return cause
@@ -266,52 +283,53 @@ func (e *Endpoint) ListenPort() uint16 {
 	return e.listener.socket.local.Port()
 }
 
-// enter counts a piece of work that Run must wait for, and reports false if it is too late to begin any.
-// Who enters calls e.work.Done.
-func (e *Endpoint) enter() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if !e.stopped {
-		e.work.Add(1)
-	}
-	return !e.stopped
-}
-
-// adopt makes a channel of connections whose hellos are exchanged, of which the first has the main stream, with a peer that was
-// authenticated by s. Run closes it; its end removes it. The error is errStopping, or why the peer is not trusted by what has
-// been configured meanwhile.
-func (e *Endpoint) adopt(conns []*quic.Conn, main *quic.Stream, peer Hello, a agreement, s *settings, use x509.ExtKeyUsage) (*Channel, error) {
+// adopt makes a channel of a link whose peer was authenticated by s. Run closes the channel; the end of the link
+// removes it. The error is errStopping, or why the peer is not trusted by a configuration that has come meanwhile.
+func (e *Endpoint) adopt(
+	l link, ours parting, peer Hello, n negotiated, s *settings, use x509.ExtKeyUsage,
+) (*Channel, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for current := e.current.Load(); current != s; current = e.current.Load() {
 		e.mu.Unlock()
-		err := current.trusts(conns[0].ConnectionState().TLS.PeerCertificates, peer.Node, use)
+		err := current.trusts(l.Certificates(), peer.Node, use)
 		e.mu.Lock()
 		if err != nil {
 			return nil, err
 		}
 		s = current
 	}
-	if e.stopped {
+	if e.work.Stopped() {
 		return nil, errStopping
 	}
-	c := newChannel(conns, main, peer, a, &e.work)
-	c.peerUse = use
+	c := newChannel(l, peer, n, &e.work)
+	c.peerUse, c.parting = use, ours
 	if use == x509.ExtKeyUsageServerAuth {
 		e.counters.dialled.Add(1)
 	} else {
 		e.counters.accepted.Add(1)
 	}
 	if s.byCertificate() {
-		c.identity = Names(c.certificates()[0])
+		c.identity = identity.Names(l.Certificates()[0])
 	}
+	c.check = s.Check(signals.Peer{Node: peer.Node, Identity: c.identity})
 	e.channels[c] = struct{}{}
-	e.work.Add(1)
-	context.AfterFunc(conns[0].Context(), func() {
-		defer e.work.Done()
+	if peer.Parting != (parting{}) {
+		e.partings[peer.Parting] = c
+	}
+	select {
+	case e.adopted <- struct{}{}:
+	default:
+	}
+	done := e.work.Extend()
+	l.OnEnd(func() {
+		defer done()
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		delete(e.channels, c)
+		if e.partings[peer.Parting] == c {
+			delete(e.partings, peer.Parting)
+		}
 	})
 	return c, nil
 }

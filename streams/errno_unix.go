@@ -19,6 +19,11 @@ func isUnreachable(err error) bool {
 	return isAny(err, syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN, syscall.EHOSTDOWN)
 }
 
+// acceptIPv4 makes an IPv6 socket one of both families.
+func acceptIPv4(fd uintptr) error {
+	return syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IPV6, syscall.IPV6_V6ONLY, 0)
+}
+
 func isAny(err error, numbers ...syscall.Errno) bool {
 	for _, n := range numbers {
 		if errors.Is(err, n) {

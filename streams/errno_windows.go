@@ -22,6 +22,11 @@ func isUnreachable(err error) bool {
 	return isAny(err, windows.WSAENETUNREACH, windows.WSAEHOSTUNREACH, windows.WSAENETDOWN, windows.WSAEHOSTDOWN)
 }
 
+// acceptIPv4 makes an IPv6 socket one of both families.
+func acceptIPv4(fd uintptr) error {
+	return windows.SetsockoptInt(windows.Handle(fd), windows.IPPROTO_IPV6, windows.IPV6_V6ONLY, 0)
+}
+
 func isAny(err error, numbers ...syscall.Errno) bool {
 	for _, n := range numbers {
 		if errors.Is(err, n) {

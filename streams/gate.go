@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// What a gate lets through, in datagrams a second and at once. A TLS handshake takes less than handshakeDatagrams of each side,
-// which are given back to the source if it comes to something; so whoever means to connect does not reach these. quic-go
-// answers a datagram that opens a connection with up to a fifth of a millisecond of a processor.
+// The limits of a floodGate, in datagrams a second and at once. A TLS handshake takes less than handshakeDatagrams
+// of each side. A handshake that succeeds is refunded to its source, so honest peers do not reach these limits.
+// quic-go spends up to a fifth of a millisecond of a processor on a datagram that opens a connection.
 const (
 	handshakeDatagrams = 16
 
@@ -18,27 +18,28 @@ const (
 	orphanDatagrams, orphanDatagramBurst     = 1000, 4000
 )
 
-// A gate stands before quic-go and drops datagrams that have to do with the beginning of connections, once there are too many
-// of them. quic-go would take each one apart, and answer it, on the time of those that have a connection; and all wait in one
-// queue there, which a flood fills. Datagrams of connections that exist pass at the cost of comparing five bytes.
+// A floodGate stands before quic-go and drops datagrams that begin connections, once there are too many of them.
+// quic-go would parse and answer each one, at the expense of existing connections; and in quic-go all wait in one
+// queue, which a flood fills. Datagrams of existing connections pass at the cost of comparing five bytes.
 //
 //	header  connection ID   what it is                                        limited by
-//	long    another's       opens a connection                                its source, its places, all of them
+//	long    another's       opens a connection                                its source, its slots, all of them
 //	long    ours            a handshake that is under way, or a Retry's       its source, all of them
 //	short   another's       of a former life, or a stateless reset for us     all of them
 //	short   ours            of a connection                                   -
 //
-// Source addresses may be forged. Whoever forges a peer's address can keep that peer from connecting anew, and nobody else.
-type gate struct {
+// Source addresses may be forged. An attacker that forges a peer's address can keep that peer from connecting anew,
+// but no other peer.
+type floodGate struct {
 	run                       [runSize]byte
 	sources                   *throttle
 	opening, underway, orphan bucket
-	full                      func(source netip.Addr) bool // it has all places that it can have
+	full                      func(source netip.Addr) bool // the source has all slots that it can have
 	flood                     *flood
 }
 
-func newGate(run [runSize]byte, full func(netip.Addr) bool, flood *flood) *gate {
-	return &gate{
+func newFloodGate(run [runSize]byte, full func(netip.Addr) bool, flood *flood) *floodGate {
+	return &floodGate{
 		run:      run,
 		full:     full,
 		sources:  newThrottle(sourceDatagrams, sourceDatagramBurst),
@@ -49,11 +50,11 @@ func newGate(run [runSize]byte, full func(netip.Addr) bool, flood *flood) *gate 
 	}
 }
 
-// welcome says that a handshake with this peer came to something, on either side.
-func (g *gate) welcome(peer net.Addr) { g.sources.give(sourceOf(peer), handshakeDatagrams) }
+// forgive refunds the peer's source for a handshake that succeeded, on either side.
+func (g *floodGate) forgive(peer net.Addr) { g.sources.give(sourceOf(peer), handshakeDatagrams) }
 
-// passes reports whether quic-go is to have the datagram.
-func (g *gate) passes(datagram []byte, from net.Addr, now func() time.Time) bool {
+// passes reports whether quic-go gets the datagram.
+func (g *floodGate) passes(datagram []byte, from net.Addr, now func() time.Time) bool {
 	if len(datagram) == 0 {
 		return true // quic-go drops it
 	}
@@ -78,8 +79,8 @@ func (g *gate) passes(datagram []byte, from net.Addr, now func() time.Time) bool
 	return false
 }
 
-// The invariants of long headers (RFC 8999, section 5.1): a first byte with this bit, a version of four bytes, the length of
-// the destination's connection ID, and that.
+// The invariants of long headers (RFC 8999, section 5.1): a first byte with this bit, a version of four bytes, the
+// length of the destination's connection ID, and that.
 const (
 	longHeader = 0x80
 	longIDAt   = 1 + 4 + 1

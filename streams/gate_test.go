@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/net/ipv4"
+
+	"quic_dist/internal/testrun"
 )
 
 var gateRun = [runSize]byte{1, 2, 3, 4}
@@ -22,7 +24,7 @@ func longDatagram(id []byte) []byte {
 }
 
 // passed returns how many of n datagrams of a source pass within one moment.
-func passed(g *gate, n int, datagram []byte, from net.Addr, moment time.Time) (count int) {
+func passed(g *floodGate, n int, datagram []byte, from net.Addr, moment time.Time) (count int) {
 	for range n {
 		if g.passes(datagram, from, func() time.Time { return moment }) {
 			count++
@@ -50,7 +52,7 @@ func TestGateLimitsWhatIsOfNoConnection(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFlood()
-			g := newGate(gateRun, roomy, f)
+			g := newFloodGate(gateRun, roomy, f)
 			moment := time.Now()
 			n := passed(g, 2*c.source, c.datagram, from(1), moment)
 			if n != c.source {
@@ -100,7 +102,7 @@ func (b *batchOf) ReadBatch(messages []ipv4.Message, _ int) (n int, err error) {
 // What is dropped leaves no hole in a batch, and a batch of nothing else is not an answer.
 func TestPacketConnDropsWhatTheGateDoes(t *testing.T) {
 	bare, _ := udp(t)
-	g := newGate(gateRun, roomy, newFlood())
+	g := newFloodGate(gateRun, roomy, newFlood())
 	g.opening.burst = 0
 	c := newPacketConn(bare, newResetter(), g)
 	drop := longDatagram([]byte{7, 7, 7, 7, 7, 7, 7, 7})
@@ -138,7 +140,7 @@ func TestPacketConnDropsWhatTheGateDoes(t *testing.T) {
 func TestReadFromDropsWhatTheGateDoes(t *testing.T) {
 	receiver, at := udp(t)
 	sender, _ := udp(t)
-	g := newGate(gateRun, roomy, newFlood())
+	g := newFloodGate(gateRun, roomy, newFlood())
 	g.opening.burst = 0
 	c := newPacketConn(receiver, newResetter(), g)
 	for _, d := range [][]byte{longDatagram(nil), append([]byte{0x40}, gateRun[:]...)} {
@@ -146,7 +148,7 @@ func TestReadFromDropsWhatTheGateDoes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	receiver.SetReadDeadline(time.Now().Add(scaled(10 * time.Second)))
+	receiver.SetReadDeadline(time.Now().Add(testrun.Patience()))
 	b := make([]byte, 2000)
 	if n, _, err := c.ReadFrom(b); n != 1+runSize || b[0] != 0x40 || err != nil {
 		t.Errorf("%d bytes, %v", n, err)
@@ -162,7 +164,7 @@ func FuzzGate(f *testing.F) {
 	f.Add(longDatagram(nil))
 	f.Add([]byte{0xc0, 0, 0, 0, 1, 255})
 	f.Fuzz(func(t *testing.T, datagram []byte) {
-		g := newGate(gateRun, roomy, newFlood())
+		g := newFloodGate(gateRun, roomy, newFlood())
 		g.sources.burst, g.orphan.burst = 0, 0
 		connected := len(datagram) > runSize && datagram[0]&0x80 == 0 && bytes.Equal(datagram[1:1+runSize], gateRun[:])
 		if got := g.passes(datagram, &net.UDPAddr{IP: net.IPv6loopback}, time.Now); got != (connected || len(datagram) == 0) {
@@ -172,7 +174,7 @@ func FuzzGate(f *testing.F) {
 }
 
 func BenchmarkGatePassesConnections(b *testing.B) {
-	g := newGate(gateRun, roomy, newFlood())
+	g := newFloodGate(gateRun, roomy, newFlood())
 	datagram := append(append([]byte{0x40}, gateRun[:]...), make([]byte, 1200)...)
 	from := &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1)}
 	b.ReportAllocs()

@@ -12,10 +12,10 @@ import (
 // maxReceive is the most that the kernel hands out at a time.
 const maxReceive = 64 << 10
 
-// A datagramReader reads datagrams in the pieces in which the kernel has them. With generic receive offload (UDP_GRO,
-// Linux 5.0) one piece is up to 64 KB of datagrams of one sender, each as long as the first, the last may be shorter: the
-// network stack is passed once for all of them, which saves a fifth of what bulk data costs. quic-go wants them one by
-// one, so they are copied into its buffers.
+// A datagramReader reads datagrams in the pieces in which the kernel has them. With generic receive offload
+// (UDP_GRO, Linux 5.0) one piece is up to 64 KB of datagrams of one sender, each as long as the first, the last may
+// be shorter: the network stack is passed once for all of them, which saves a fifth of what bulk data costs. quic-go
+// wants them one by one, so they are copied into its buffers.
 type datagramReader struct {
 	udp    *net.UDPConn
 	buf    [maxReceive]byte

@@ -71,7 +71,8 @@ func TestDatagramReaderReadsEmptyDatagrams(t *testing.T) {
 			t.Fatal(err)
 		}
 		messages := emptyMessages(2)
-		if n, err := r.ReadBatch(messages, 0); n != 1 || err != nil || string(messages[0].Buffers[0][:messages[0].N]) != text {
+		if n, err := r.ReadBatch(messages, 0); n != 1 || err != nil ||
+			string(messages[0].Buffers[0][:messages[0].N]) != text {
 			t.Errorf("%q: %d messages of %d bytes, %v", text, n, messages[0].N, err)
 		}
 	}

@@ -1,15 +1,15 @@
 package streams
 
 import (
-	"context"
 	"encoding/binary"
 	"io"
-	"strings"
-	"time"
+	"slices"
 	"unicode/utf8"
 
-	"quic_dist/etf"
-	"quic_dist/lanes"
+	"quic_dist/internal/cookie"
+	"quic_dist/internal/erlang/etf"
+	"quic_dist/internal/erlang/nodename"
+	"quic_dist/internal/lanes"
 )
 
 const (
@@ -17,7 +17,6 @@ const (
 	alpn        = "erldist/1"
 
 	maxHello    = 16384 // bytes
-	maxNode     = 1024  // bytes
 	maxBuild    = 1024  // bytes; it goes into a log line
 	maxFeatures = 256
 )
@@ -28,12 +27,16 @@ type Hello struct {
 	Build       string
 	Node        string
 	Features    []string
-	Streams     lanes.Mode // the sender wants at most this
-	Lanes       int        // at most
-	Connections int        // at most
-	Join        invitation // from the acceptor, if the channel is to have several connections
-	Proof       proof      // that the sender knows the cookie
+	Streams     lanes.Mode   // the sender wants at most this
+	Lanes       int          // at most
+	Connections int          // at most
+	Join        joinToken    // from the acceptor, if the channel is to have several connections
+	Proof       cookie.Proof // that the sender knows the cookie
+	Parting     parting      // what says that the sender is dead
 }
+
+// has reports whether a feature is named.
+func (h Hello) has(feature string) bool { return slices.Contains(h.Features, feature) }
 
 // appendHello appends the hello's message, length included.
 func appendHello(b []byte, h Hello) []byte {
@@ -50,10 +53,13 @@ func appendHello(b []byte, h Hello) []byte {
 		{Key: etf.Atom("streams"), Value: etf.Atom(h.Streams.String())},
 		{Key: etf.Atom("wire"), Value: etf.Uint(h.Wire)},
 	}
-	if h.Join != (invitation{}) {
+	if h.Join != (joinToken{}) {
 		fields = append(fields, etf.Pair{Key: etf.Atom("join"), Value: etf.Binary(h.Join[:])})
 	}
-	if h.Proof != (proof{}) {
+	if h.Parting != (parting{}) {
+		fields = append(fields, etf.Pair{Key: etf.Atom("parting"), Value: etf.Binary(h.Parting[:])})
+	}
+	if h.Proof != (cookie.Proof{}) {
 		fields = append(fields, etf.Pair{Key: etf.Atom("proof"), Value: etf.Binary(h.Proof[:])})
 	}
 	return appendMessage(b, etf.Tuple{etf.Atom("hello"), fields})
@@ -84,7 +90,7 @@ func helloOf(fields etf.Map) (Hello, error) {
 		return Hello{}, broken("hello: build is missing or not a text of at most %d bytes", maxBuild)
 	}
 	node, ok := fields.Get("node").(etf.Binary)
-	if !ok || !isNodeName(string(node)) {
+	if !ok || !nodename.Plausible(string(node)) {
 		return Hello{}, broken("hello: node is missing or not a node name")
 	}
 	features, ok := fields.Get("features").(etf.List)
@@ -99,12 +105,19 @@ func helloOf(fields etf.Map) (Hello, error) {
 		}
 		h.Features = append(h.Features, string(name))
 	}
+	if p := fields.Get("parting"); p != nil {
+		b, ok := p.(etf.Binary)
+		if !ok || len(b) != len(h.Parting) {
+			return Hello{}, broken("hello: parting is not %d bytes", len(h.Parting))
+		}
+		h.Parting = parting([]byte(b))
+	}
 	if p := fields.Get("proof"); p != nil {
 		b, ok := p.(etf.Binary)
 		if !ok || len(b) != len(h.Proof) {
 			return Hello{}, broken("hello: proof is not %d bytes", len(h.Proof))
 		}
-		h.Proof = proof([]byte(b))
+		h.Proof = cookie.Proof([]byte(b))
 	}
 	return h, parseOffer(&h, fields)
 }
@@ -131,10 +144,10 @@ func parseOffer(h *Hello, fields etf.Map) error {
 	}
 	if join := fields.Get("join"); join != nil {
 		b, ok := join.(etf.Binary)
-		if !ok || len(b) != inviteSize {
-			return broken("hello: join is not %d bytes", inviteSize)
+		if !ok || len(b) != joinTokenSize {
+			return broken("hello: join is not %d bytes", joinTokenSize)
 		}
-		h.Join = invitation([]byte(b))
+		h.Join = joinToken([]byte(b))
 	}
 	return nil
 }
@@ -167,29 +180,8 @@ func fieldsOf(b []byte, want etf.Atom) (etf.Map, error) {
 	return fields, err
 }
 
-func isNodeName(s string) bool {
-	return len(s) > 0 && len(s) <= maxNode && utf8.ValidString(s) && strings.Count(s, "@") == 1
-}
-
-// A helloStream is what the exchange of hellos needs of the main stream.
-type helloStream interface {
-	io.ReadWriter
-	SetDeadline(time.Time) error
-}
-
-// inTime runs the exchange of hellos so that it ends when ctx does, and then with ctx's cause.
-func inTime(ctx context.Context, s helloStream, exchange func() error) error {
-	past := time.Unix(1, 0)
-	unwatch := context.AfterFunc(ctx, func() { s.SetDeadline(past) })
-	err := exchange()
-	if !unwatch() {
-		// The watcher has run or is about to: the stream is spoilt, whatever the exchange came to.
-		return context.Cause(ctx)
-	}
-	return err
-}
-
-// readMessage reads one message and not a byte more, so that the stream is at the border where distribution frames begin.
+// readMessage reads one message and not a byte more, so that the stream is at the border where distribution frames
+// begin.
 func readMessage(r io.Reader) ([]byte, error) {
 	var prefix [prefixSize]byte
 	if _, err := io.ReadFull(r, prefix[:]); err != nil {
@@ -231,17 +223,25 @@ func readFirst(r io.Reader) (h Hello, j *joinRequest, err error) {
 		return h, nil, err
 	}
 	tag, fields, err := parseMessage(body)
-	switch {
-	case err != nil:
-	case tag == "hello":
+	if err != nil {
+		return h, nil, err
+	}
+	switch kindOfMessage(tag) {
+	case mainStream:
 		h, err = helloOf(fields)
-	case tag == "join":
+	case joinStream:
 		j = new(joinRequest)
 		*j, err = parseJoin(fields)
 	default:
 		err = broken("the first message is neither {hello, Fields} nor {join, Fields}")
 	}
 	return h, j, err
+}
+
+// readDialler reads the first message of a dialler on a stream that joins nothing: its hello.
+func readDialler(r io.Reader) (h Hello, j *joinRequest, err error) {
+	h, err = readHello(r)
+	return h, nil, err
 }
 
 // writeHello writes the hello, which the stream's window always has room for: it is the first that is written.

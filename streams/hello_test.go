@@ -8,16 +8,18 @@ import (
 	"strings"
 	"testing"
 
-	"quic_dist/etf"
-	"quic_dist/lanes"
+	"quic_dist/internal/cookie"
+	"quic_dist/internal/erlang/etf"
+	"quic_dist/internal/erlang/nodename"
+	"quic_dist/internal/lanes"
 )
 
 func TestHelloRoundTrip(t *testing.T) {
 	for _, h := range []Hello{
 		{Wire: 1, Build: "0.1.0", Node: "a@host"},
 		{Wire: 1, Build: "", Node: "ä@höst", Features: []string{"lanes", "x"}},
-		{Wire: 1, Build: "p", Node: "a@h", Proof: proof{0: 1, 31: 2}},
-		{Wire: 1, Build: strings.Repeat("b", maxBuild), Node: strings.Repeat("n", maxNode-1) + "@"},
+		{Wire: 1, Build: "p", Node: "a@h", Proof: cookie.Proof{0: 1, 31: 2}},
+		{Wire: 1, Build: strings.Repeat("b", maxBuild), Node: strings.Repeat("n", nodename.MaxPlausible-1) + "@"},
 	} {
 		message := appendHello([]byte("before"), h)[len("before"):]
 		r := bytes.NewReader(append(message, "frames"...))
@@ -72,7 +74,8 @@ func TestHelloIgnoresUnknownFields(t *testing.T) {
 }
 
 func TestHelloOfAnotherVersionIsReadAsFarAsItsVersion(t *testing.T) {
-	h, err := parseHello(etf.Append(nil, etf.Tuple{etf.Atom("hello"), etf.Map{{Key: etf.Atom("wire"), Value: etf.Uint(2)}}}))
+	h, err := parseHello(etf.Append(nil, etf.Tuple{etf.Atom("hello"),
+		etf.Map{{Key: etf.Atom("wire"), Value: etf.Uint(2)}}}))
 	if err != nil || h.Wire != 2 {
 		t.Errorf("%+v, %v", h, err)
 	}
@@ -123,7 +126,7 @@ func TestHelloRefusesHostileInput(t *testing.T) {
 		"node without @":       with("node", etf.Binary("a")),
 		"node with two":        with("node", etf.Binary("a@b@c")),
 		"node not UTF-8":       with("node", etf.Binary("\xff@h")),
-		"node too long":        with("node", etf.Binary(strings.Repeat("n", maxNode)+"@")),
+		"node too long":        with("node", etf.Binary(strings.Repeat("n", nodename.MaxPlausible)+"@")),
 		"no features":          with("features", nil),
 		"features not a list":  with("features", etf.Atom("x")),
 		"features not atoms":   with("features", etf.List{etf.Uint(1)}),
@@ -143,7 +146,8 @@ func TestHelloRefusesHostileInput(t *testing.T) {
 }
 
 func TestHelloLengthIsCheckedBeforeItIsRead(t *testing.T) {
-	for length, want := range map[uint32]string{maxHello: "ended before", maxHello + 1: "exceeds the limit", 1<<32 - 1: "exceeds the limit"} {
+	for length, want := range map[uint32]string{maxHello: "ended before", maxHello + 1: "exceeds the limit",
+		1<<32 - 1: "exceeds the limit"} {
 		_, err := readHello(bytes.NewReader(binary.BigEndian.AppendUint32(nil, length)))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("length %d: %v", length, err)
@@ -153,7 +157,7 @@ func TestHelloLengthIsCheckedBeforeItIsRead(t *testing.T) {
 
 func FuzzParseHello(f *testing.F) {
 	f.Add(appendHello(nil, Hello{Wire: 1, Build: "0.1.0", Node: "a@host"})[prefixSize:])
-	f.Add(appendHello(nil, Hello{Wire: 1, Build: "0.1.0", Node: "a@host", Proof: proof{1, 2}, Join: invitation{3}})[prefixSize:])
+	f.Add(appendHello(nil, Hello{Wire: 1, Build: "0.1.0", Node: "a@host", Proof: cookie.Proof{1, 2}, Join: joinToken{3}})[prefixSize:])
 	f.Add(appendHello(nil, Hello{Wire: 2, Build: "", Node: "@", Features: []string{"x"}})[prefixSize:])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := parseHello(b)
@@ -169,9 +173,9 @@ func FuzzParseHello(f *testing.F) {
 
 // FuzzReadFirst: what a dialler says first, of either kind, is taken or refused, and no byte behind it is read.
 func FuzzReadFirst(f *testing.F) {
-	f.Add(appendHello(nil, Hello{Wire: 1, Build: "0.1.0", Node: "a@host", Proof: proof{1}}))
+	f.Add(appendHello(nil, Hello{Wire: 1, Build: "0.1.0", Node: "a@host", Proof: cookie.Proof{1}}))
 	f.Add(appendMessage(nil, etf.Tuple{etf.Atom("join"), etf.Map{
-		{Key: etf.Atom("channel"), Value: etf.Binary(strings.Repeat("c", inviteIDSize))},
+		{Key: etf.Atom("channel"), Value: etf.Binary(strings.Repeat("c", joinIDSize))},
 		{Key: etf.Atom("index"), Value: etf.Uint(1)},
 		{Key: etf.Atom("proof"), Value: etf.Binary(strings.Repeat("p", 32))},
 	}}))
@@ -189,4 +193,12 @@ func FuzzReadFirst(f *testing.F) {
 			t.Errorf("%+v and %+v", h, *j)
 		}
 	})
+}
+
+// A hello in the name of a node that is not distributed is none.
+func TestHelloOfNobody(t *testing.T) {
+	b := appendHello(nil, Hello{Wire: wireVersion, Build: "test", Node: "nonode@nohost"})
+	if h, err := parseHello(b[prefixSize:]); err == nil {
+		t.Errorf("it is taken for %+v", h)
+	}
 }

@@ -14,40 +14,41 @@ import (
 
 	"github.com/quic-go/quic-go"
 
-	"quic_dist/etf"
+	"quic_dist/internal/cookie"
+	"quic_dist/internal/erlang/etf"
 )
 
-// A channel's further connections join the first: WIRE.md, section 4. The acceptor gives the dialler an invitation on the
-// main stream, and on each further connection both prove that they know it, bound to that connection, so that nobody
-// between them can pass it on.
+// A channel's further connections join the first: WIRE.md, section 4. The acceptor gives the dialler a token on the
+// main stream. On each further connection both prove that they know the token. The proof is bound to that
+// connection, so that nobody between the two can pass it on.
 
 const (
-	inviteIDSize     = 16
-	inviteSecretSize = 32
-	inviteSize       = inviteIDSize + inviteSecretSize
+	joinIDSize     = 16
+	joinSecretSize = 32
+	joinTokenSize  = joinIDSize + joinSecretSize
 )
 
-// An invitation names a channel that waits for further connections, and is what they prove to know.
-type invitation [inviteSize]byte
+// A joinToken names a channel that waits for further connections, and holds the secret that they prove to know.
+type joinToken [joinTokenSize]byte
 
-func (i *invitation) id() [inviteIDSize]byte { return [inviteIDSize]byte(i[:]) }
+func (i *joinToken) id() [joinIDSize]byte { return [joinIDSize]byte(i[:]) }
 
 // proof returns what one side of a joining connection shows the other.
-func (i *invitation) proof(conn *quic.Conn, role string, index int) ([]byte, error) {
-	bytes, err := exported(conn.ConnectionState().TLS, "EXPORTER-erldist-join")
+func (i *joinToken) proof(conn *quic.Conn, role string, index int) ([]byte, error) {
+	bytes, err := cookie.Exported(conn.ConnectionState().TLS, "EXPORTER-erldist-join")
 	if err != nil {
 		return nil, err
 	}
-	mac := hmac.New(sha256.New, i[inviteIDSize:])
+	mac := hmac.New(sha256.New, i[joinIDSize:])
 	mac.Write([]byte(role))
 	mac.Write([]byte{byte(index)})
 	mac.Write(bytes)
 	return mac.Sum(nil), nil
 }
 
-// A gathering is an acceptor's channel whose further connections are on their way.
-type gathering struct {
-	invitation
+// A pendingJoin is an acceptor's channel that waits for its further connections.
+type pendingJoin struct {
+	joinToken
 	node     string        // the peer
 	complete chan struct{} // closed when all have come
 
@@ -56,32 +57,32 @@ type gathering struct {
 	left  int
 }
 
-// invite makes a gathering for a channel of n connections. Who calls it calls dismiss.
-func (e *Endpoint) invite(conn *quic.Conn, node string, n int) *gathering {
-	g := &gathering{node: node, complete: make(chan struct{}), conns: make([]*quic.Conn, n), left: n - 1}
-	g.conns[0] = conn
-	rand.Read(g.invitation[:])
+// expectJoins begins to wait for the further connections of a channel of n. The caller ends it with cancelJoins.
+func (e *Endpoint) expectJoins(conn *quic.Conn, node string, n int) *pendingJoin {
+	p := &pendingJoin{node: node, complete: make(chan struct{}), conns: make([]*quic.Conn, n), left: n - 1}
+	p.conns[0] = conn
+	rand.Read(p.joinToken[:])
 	e.mu.Lock()
-	e.gatherings[g.id()] = g
+	e.joins[p.id()] = p
 	e.mu.Unlock()
-	return g
+	return p
 }
 
-// dismiss ends a gathering: nobody joins it any more. If it is not complete, those that have come are closed.
-func (e *Endpoint) dismiss(g *gathering) {
+// cancelJoins lets no more connections join. If the channel is not complete, it closes those that have joined.
+func (e *Endpoint) cancelJoins(p *pendingJoin) {
 	e.mu.Lock()
-	delete(e.gatherings, g.id())
+	delete(e.joins, p.id())
 	e.mu.Unlock()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.left > 0 {
-		abandon(g.conns)
-		g.conns = nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left > 0 {
+		closeExtra(p.conns)
+		p.conns = nil
 	}
 }
 
-// abandon closes the further connections of a channel, as far as there are any. The first is its owner's.
-func abandon(conns []*quic.Conn) {
+// closeExtra closes the further connections of a channel, as far as there are any. The first has another owner.
+func closeExtra(conns []*quic.Conn) {
 	for _, conn := range conns[1:] {
 		if conn != nil {
 			closeConn(conn, CloseNone, "the channel did not come about")
@@ -89,34 +90,34 @@ func abandon(conns []*quic.Conn) {
 	}
 }
 
-// join adds a connection. It reports whether there was a place for it.
-func (g *gathering) join(conn *quic.Conn, index int) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if index < 1 || index >= len(g.conns) || g.conns[index] != nil {
+// add adds a connection. It reports whether the channel waits for one of this index.
+func (p *pendingJoin) add(conn *quic.Conn, index int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if index < 1 || index >= len(p.conns) || p.conns[index] != nil {
 		return false
 	}
-	g.conns[index] = conn
-	if g.left--; g.left == 0 {
-		close(g.complete)
+	p.conns[index] = conn
+	if p.left--; p.left == 0 {
+		close(p.complete)
 	}
 	return true
 }
 
-// admit is the acceptor's side of a join, of which the first message has been read. The connection's place is taken when
+// acceptJoin is the acceptor's role in a join, once it has read the dialler's request. It adds the connection when
 // the answer is on its way.
-func (e *Endpoint) admit(ctx context.Context, conn *quic.Conn, main *quic.Stream, j joinRequest) error {
+func (e *Endpoint) acceptJoin(ctx context.Context, conn *quic.Conn, main *quic.Stream, j joinRequest) error {
 	e.mu.Lock()
-	g := e.gatherings[j.id]
+	p := e.joins[j.id]
 	e.mu.Unlock()
-	if g == nil {
+	if p == nil {
 		return errors.New("it joins a channel that does not wait for it")
 	}
-	want, err := g.proof(conn, roleDialler, j.index)
+	want, err := p.proof(conn, cookie.RoleDialler, j.index)
 	if err != nil {
 		return err
 	}
-	ours, err := g.proof(conn, roleAcceptor, j.index)
+	ours, err := p.proof(conn, cookie.RoleAcceptor, j.index)
 	if err != nil {
 		return err
 	}
@@ -132,36 +133,37 @@ func (e *Endpoint) admit(ctx context.Context, conn *quic.Conn, main *quic.Stream
 	if err != nil {
 		return err
 	}
-	tapOf(conn.Context()).decide(g.node)
-	if !g.join(conn, j.index) {
+	traceOf(conn.Context()).decide(p.node)
+	if !p.add(conn, j.index) {
 		return errors.New("it joins a channel that has this connection already")
 	}
 	return nil
 }
 
 // join makes the further connections of a dialled channel, all at once.
-func (e *Endpoint) join(ctx context.Context, o outcome, peer Hello, n int) ([]*quic.Conn, error) {
+func (e *Endpoint) join(ctx context.Context, first dialResult, peer Hello, n int) ([]*quic.Conn, error) {
 	conns := make([]*quic.Conn, n)
-	conns[0] = o.conn
+	conns[0] = first.conn
 	failures := make([]error, n)
 	var wg sync.WaitGroup
 	for index := 1; index < n; index++ {
-		wg.Go(func() { conns[index], failures[index] = e.joinOne(ctx, o, peer.Join, index) })
+		wg.Go(func() { conns[index], failures[index] = e.joinOne(ctx, first, peer.Join, index) })
 	}
 	wg.Wait()
 	for index, err := range failures {
 		if err == nil {
 			continue
 		}
-		abandon(conns)
+		closeExtra(conns)
 		return nil, fmt.Errorf("connection %d of %d: %w", index+1, n, err)
 	}
 	return conns, nil
 }
 
 // joinOne dials the address of the first connection again and joins it.
-func (e *Endpoint) joinOne(ctx context.Context, o outcome, invited invitation, index int) (conn *quic.Conn, err error) {
-	if conn, err = e.again(ctx, o.addr, o.settings); err != nil {
+func (e *Endpoint) joinOne(ctx context.Context, first dialResult, token joinToken, index int) (conn *quic.Conn,
+	err error) {
+	if conn, err = e.redial(ctx, first.addr, first.settings); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -170,11 +172,11 @@ func (e *Endpoint) joinOne(ctx context.Context, o outcome, invited invitation, i
 			conn = nil
 		}
 	}()
-	ours, err := invited.proof(conn, roleDialler, index)
+	ours, err := token.proof(conn, cookie.RoleDialler, index)
 	if err != nil {
 		return conn, err
 	}
-	want, err := invited.proof(conn, roleAcceptor, index)
+	want, err := token.proof(conn, cookie.RoleAcceptor, index)
 	if err != nil {
 		return conn, err
 	}
@@ -182,7 +184,7 @@ func (e *Endpoint) joinOne(ctx context.Context, o outcome, invited invitation, i
 	if err != nil {
 		return conn, err
 	}
-	id := invited.id()
+	id := token.id()
 	var theirs []byte
 	err = inTime(ctx, main, func() error {
 		if _, err := main.Write(appendMessage(nil, etf.Tuple{etf.Atom("join"), etf.Map{
@@ -210,13 +212,14 @@ func (e *Endpoint) joinOne(ctx context.Context, o outcome, invited invitation, i
 	return conn, err
 }
 
-// again makes another connection to an address that has answered.
-func (e *Endpoint) again(ctx context.Context, addr netip.AddrPort, cfg *settings) (*quic.Conn, error) {
+// redial makes another connection to an address that has answered.
+func (e *Endpoint) redial(ctx context.Context, addr netip.AddrPort, cfg *settings) (*quic.Conn, error) {
 	s, err := e.dialSocket(addr.Addr())
 	if err != nil {
 		return nil, err
 	}
-	conn, err := s.transport.Dial(ctx, net.UDPAddrFromAddrPort(addr), keyLogged(ctx, cfg.client), cfg.diallerQUIC(dialLimit))
+	conn, err := s.transport.Dial(ctx, net.UDPAddrFromAddrPort(addr), keyLogged(ctx, cfg.client),
+		cfg.diallerQUIC(dialLimit))
 	if err != nil {
 		e.release(s)
 		return nil, err
@@ -227,7 +230,7 @@ func (e *Endpoint) again(ctx context.Context, addr netip.AddrPort, cfg *settings
 
 // A joinRequest is the first message of a connection that joins a channel.
 type joinRequest struct {
-	id    [inviteIDSize]byte
+	id    [joinIDSize]byte
 	index int
 	proof []byte
 }
@@ -236,10 +239,10 @@ func parseJoin(fields etf.Map) (j joinRequest, err error) {
 	id, _ := fields.Get("channel").(etf.Binary)
 	index, isIndex := fields.Get("index").(etf.Uint)
 	proof, _ := fields.Get("proof").(etf.Binary)
-	if len(id) != inviteIDSize || !isIndex || index < 1 || index >= maxConnections || len(proof) != sha256.Size {
+	if len(id) != joinIDSize || !isIndex || index < 1 || index >= maxConnections || len(proof) != sha256.Size {
 		return j, broken("join: channel, index or proof is missing or wrong")
 	}
-	return joinRequest{[inviteIDSize]byte([]byte(id)), int(index), []byte(proof)}, nil
+	return joinRequest{[joinIDSize]byte([]byte(id)), int(index), []byte(proof)}, nil
 }
 
 // appendMessage appends a term as a message of the main stream, length included.

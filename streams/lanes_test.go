@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"quic_dist/internal/lanes"
 	"quic_dist/internal/testframes"
-	"quic_dist/lanes"
+	"quic_dist/internal/testrun"
 )
 
 func laneConfig(t testing.TB, mode lanes.Mode, laneCount, connections int) Config {
@@ -35,8 +37,8 @@ func TestLanesCarryFramesInOrder(t *testing.T) {
 			t.Run(fmt.Sprintf("%s over %d", mode, connections), func(t *testing.T) {
 				cfg := laneConfig(t, mode, 4, connections)
 				a, b := connectedBy(t, cfg, cfg)
-				if a.Mode() != mode || len(a.conns) != connections || len(b.conns) != connections {
-					t.Fatalf("mode %s, %d and %d connections", a.Mode(), len(a.conns), len(b.conns))
+				if a.Mode() != mode || len(quicOf(a).conns) != connections || len(quicOf(b).conns) != connections {
+					t.Fatalf("mode %s, %d and %d connections", a.Mode(), len(quicOf(a).conns), len(quicOf(b).conns))
 				}
 				results := make(chan error)
 				for i, dir := range []struct{ from, to *Channel }{{a, b}, {b, a}} {
@@ -137,7 +139,7 @@ func TestLanesKeepNoFrameBack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-		case <-within(t).Done():
+		case <-testrun.Context(t).Done():
 			t.Fatalf("a frame that was cut behind %d bytes is kept back", cut)
 		}
 	}
@@ -147,16 +149,16 @@ func TestLanesKeepNoFrameBack(t *testing.T) {
 func TestLanesAreAgreed(t *testing.T) {
 	for _, c := range []struct {
 		ours, theirs Config
-		want         agreement
+		want         negotiated
 	}{
-		{laneConfig(t, lanes.Bulk, 8, 2), laneConfig(t, lanes.Sender, 3, 4), agreement{lanes.Bulk, 3, 2}},
-		{laneConfig(t, lanes.Single, 8, 2), laneConfig(t, lanes.Sender, 3, 4), agreement{lanes.Single, 0, 1}},
-		{laneConfig(t, lanes.Sender, 2, 9), laneConfig(t, lanes.Sender, 64, 9), agreement{lanes.Sender, 2, 2}},
+		{laneConfig(t, lanes.Bulk, 8, 2), laneConfig(t, lanes.Sender, 3, 4), negotiated{lanes.Bulk, 3, 2, maxFrame}},
+		{laneConfig(t, lanes.Single, 8, 2), laneConfig(t, lanes.Sender, 3, 4), negotiated{lanes.Single, 0, 1, maxFrame}},
+		{laneConfig(t, lanes.Sender, 2, 9), laneConfig(t, lanes.Sender, 64, 9), negotiated{lanes.Sender, 2, 2, maxFrame}},
 	} {
 		for _, order := range [][2]Config{{c.ours, c.theirs}, {c.theirs, c.ours}} {
 			a, b := connectedBy(t, order[0], order[1])
 			for _, end := range []*Channel{a, b} {
-				if got := (agreement{end.mode, end.laneCount, len(end.conns)}); got != c.want {
+				if got := (negotiated{end.mode, end.laneCount, len(quicOf(end).conns), end.longest}); got != c.want {
 					t.Errorf("%+v, want %+v", got, c.want)
 				}
 			}
@@ -166,8 +168,9 @@ func TestLanesAreAgreed(t *testing.T) {
 
 // Several connections are for peers that are far away.
 func TestConnectionsWanted(t *testing.T) {
-	for rtt, want := range map[time.Duration]int{0: 1, farRTT - 1: 1, farRTT: farConnections, time.Second: farConnections} {
-		if got := wanted(rtt); got != want {
+	for rtt, want := range map[time.Duration]int{0: 1, farRTT - 1: 1, farRTT: farConnections,
+		time.Second: farConnections} {
+		if got := wantedConns(rtt); got != want {
 			t.Errorf("%d connections for a round trip of %v, want %d", got, rtt, want)
 		}
 	}
@@ -178,11 +181,11 @@ func TestLossOfAnyConnectionEndsTheChannel(t *testing.T) {
 	for lost := range 3 {
 		cfg := laneConfig(t, lanes.Bulk, 4, 3)
 		a, b := connectedBy(t, cfg, cfg)
-		_ = a.conns[lost].CloseWithError(1, "")
+		_ = quicOf(a).conns[lost].CloseWithError(1, "")
 		for _, end := range []*Channel{a, b} {
-			await(t, end.Done(), "the end of the channel")
-			for _, conn := range end.conns {
-				await(t, conn.Context().Done(), "the end of a connection")
+			testrun.Await(t, end.Done(), "the end of the channel")
+			for _, conn := range quicOf(end).conns {
+				testrun.Await(t, conn.Context().Done(), "the end of a connection")
 			}
 		}
 	}
@@ -192,25 +195,24 @@ func TestLossOfAnyConnectionEndsTheChannel(t *testing.T) {
 func TestHarmfulFramesEndTheChannel(t *testing.T) {
 	harmless := testframes.Program(rand.New(rand.NewPCG(1, 1)), 1, 1, 0)[0].Bytes
 	for name, body := range map[string]string{
-		"atom references":      "\x83\x44\x01\x08\x00\x68\x03",
-		"fragment of nothing":  "\x83\x46\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01x",
-		"fragment cut short":   "\x83\x46\x00\x00",
-		"first fragment is 0":  "\x83\x45\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x68\x03\x61\x16",
-		"larger than any item": string(make([]byte, maxItem+1)),
+		"atom references":     "\x83\x44\x01\x08\x00\x68\x03",
+		"fragment of nothing": "\x83\x46\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01x",
+		"fragment cut short":  "\x83\x46\x00\x00",
+		"first fragment is 0": "\x83\x45\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x68\x03\x61\x16",
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := laneConfig(t, lanes.Bulk, 4, 1)
 			t.Run("found by the receiver", func(t *testing.T) {
 				a, b := connectedBy(t, cfg, cfg)
 				// Past our own side's judgement.
-				go func() { _, _ = a.main.Write(slices.Concat(harmless, frame(body))) }()
+				go func() { _, _ = quicOf(a).main.Write(slices.Concat(harmless, frame(body))) }()
 				got := 0
 				err := b.Receive(0, func(run []byte) { got += len(run) })
 				wantReason(t, err, ProtocolError)
 				if got > len(harmless) {
 					t.Errorf("%d bytes arrived", got)
 				}
-				await(t, a.Done(), "the sender's end")
+				testrun.Await(t, a.Done(), "the sender's end")
 			})
 			t.Run("found by the sender", func(t *testing.T) {
 				if name == "atom references" {
@@ -221,7 +223,7 @@ func TestHarmfulFramesEndTheChannel(t *testing.T) {
 				ended := make(chan error, 1)
 				go func() { ended <- b.Receive(0, func(run []byte) { got += len(run) }) }()
 				_, _ = a.Write(frame(body))
-				_ = a.Finish(within(t))
+				_ = a.Finish(testrun.Context(t))
 				if err := <-ended; err == nil || got > 0 {
 					t.Errorf("%d bytes arrived, %v", got, err)
 				}
@@ -230,28 +232,28 @@ func TestHarmfulFramesEndTheChannel(t *testing.T) {
 	}
 }
 
-// A peer that breaks the rules for lanes and notes is told so.
+// A peer that breaks the rules for lanes and markers is told so.
 func TestLanesThatBreakTheWireEndTheChannel(t *testing.T) {
-	wait := func(n note) string { return string(appendNote(nil, n)) }
+	wait := func(n marker) string { return string(appendMarker(nil, n)) }
 	for name, do := range map[string]func(t *testing.T, a *Channel){
 		"number 0":         func(t *testing.T, a *Channel) { openRaw(t, a, "\x00") },
 		"number too large": func(t *testing.T, a *Channel) { openRaw(t, a, "\x05") },
 		"number twice":     func(t *testing.T, a *Channel) { openRaw(t, a, "\x01"); openRaw(t, a, "\x01") },
-		"unknown note":     func(t *testing.T, a *Channel) { openRaw(t, a, "\x01\x80\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01") },
+		"unknown marker":   func(t *testing.T, a *Channel) { openRaw(t, a, "\x01\x80\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01") },
 		"taken on a lane": func(t *testing.T, a *Channel) {
-			openRaw(t, a, "\x01"+wait(note{takenNote, lanes.Wait{Stream: 1, Count: 1}}))
+			openRaw(t, a, "\x01"+wait(marker{ackMarker, lanes.Wait{Stream: 1, Count: 1}}))
 		},
 		"lane for lane": func(t *testing.T, a *Channel) {
-			openRaw(t, a, "\x01"+wait(note{waitNote, lanes.Wait{Stream: 2, Count: 1}}))
+			openRaw(t, a, "\x01"+wait(marker{waitMarker, lanes.Wait{Stream: 2, Count: 1}}))
 		},
 		"main for main": func(_ *testing.T, a *Channel) {
-			_, _ = a.main.Write([]byte(wait(note{waitNote, lanes.Wait{Count: 1}})))
+			_, _ = quicOf(a).main.Write([]byte(wait(marker{waitMarker, lanes.Wait{Count: 1}})))
 		},
 		"taken too much": func(_ *testing.T, a *Channel) {
-			_, _ = a.main.Write([]byte(wait(note{takenNote, lanes.Wait{Stream: 1, Count: 1}})))
+			_, _ = quicOf(a).main.Write([]byte(wait(marker{ackMarker, lanes.Wait{Stream: 1, Count: 1}})))
 		},
 		"taken of no lane": func(_ *testing.T, a *Channel) {
-			_, _ = a.main.Write([]byte(wait(note{takenNote, lanes.Wait{Stream: 77, Count: 0}})))
+			_, _ = quicOf(a).main.Write([]byte(wait(marker{ackMarker, lanes.Wait{Stream: 77, Count: 0}})))
 		},
 		"lane cut short": func(t *testing.T, a *Channel) { openRaw(t, a, "\x01\x00\x00\x00\x09abc") },
 	} {
@@ -260,7 +262,7 @@ func TestLanesThatBreakTheWireEndTheChannel(t *testing.T) {
 			a, b := connectedBy(t, cfg, cfg)
 			do(t, a)
 			wantReason(t, b.Receive(0, func([]byte) {}), ProtocolError)
-			await(t, a.Done(), "the end")
+			testrun.Await(t, a.Done(), "the end")
 			wantReason(t, a.Err(), ProtocolError)
 		})
 	}
@@ -269,7 +271,7 @@ func TestLanesThatBreakTheWireEndTheChannel(t *testing.T) {
 // openRaw opens a unidirectional stream and writes on it.
 func openRaw(t *testing.T, c *Channel, text string) {
 	t.Helper()
-	s, err := c.conns[0].OpenUniStreamSync(within(t))
+	s, err := quicOf(c).conns[0].OpenUniStreamSync(testrun.Context(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,19 +279,43 @@ func openRaw(t *testing.T, c *Channel, text string) {
 	_ = s.Close()
 }
 
+// What waits for a lane learns of the channel's end, whether the peer has opened the lane or not.
+func TestAWaitEndsWithTheChannel(t *testing.T) {
+	for name, open := range map[string]bool{"for a lane": true, "for a lane that was not opened": false} {
+		t.Run(name, func(t *testing.T) {
+			cfg := laneConfig(t, lanes.Bulk, 4, 1)
+			a, b := connectedBy(t, cfg, cfg)
+			if open {
+				if _, err := a.link.OpenLane(1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			frame := testframes.Program(rand.New(rand.NewPCG(1, 1)), 1, 1, 0)[0].Bytes
+			arrived, received := make(chan struct{}), make(chan error, 1)
+			go func() { received <- b.Receive(0, func([]byte) { close(arrived) }) }()
+			wait := appendMarker(nil, marker{waitMarker, lanes.Wait{Stream: 1, Count: 1}})
+			_, _ = quicOf(a).main.Write(slices.Concat(frame, wait))
+			testrun.Await(t, arrived, "the frame before the wait")
+			_ = a.Close(CloseInternal, "a test")
+			wantReason(t, testrun.Receive(t, received), ConnectionLost)
+		})
+	}
+}
+
 // A lane whose receiver waits holds up neither the main stream nor, for long, its own sender's VM.
 func TestAWaitingLaneDoesNotHoldUpTheMainStream(t *testing.T) {
 	cfg := laneConfig(t, lanes.Bulk, 1, 1)
 	a, b := connectedBy(t, cfg, cfg)
-	s, err := a.conns[0].OpenUniStreamSync(within(t))
+	s, err := quicOf(a).conns[0].OpenUniStreamSync(testrun.Context(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	// The lane waits for a thousand frames of the main stream, with more behind that than its window holds.
-	lane := append([]byte{1}, appendNote(nil, note{waitNote, lanes.Wait{Stream: lanes.Main, Count: 1000}})...)
-	_ = s.SetWriteDeadline(time.Now().Add(scaled(200 * time.Millisecond)))
-	_, _ = s.Write(append(lane, bytes.Repeat(testframes.Program(rand.New(rand.NewPCG(1, 1)), 1, 1, 0)[0].Bytes, 200_000)...))
-	ctx, cancel := context.WithCancel(within(t))
+	lane := append([]byte{1}, appendMarker(nil, marker{waitMarker, lanes.Wait{Stream: lanes.Main, Count: 1000}})...)
+	_ = s.SetWriteDeadline(time.Now().Add(testrun.Scaled(200 * time.Millisecond)))
+	one := testframes.Program(rand.New(rand.NewPCG(1, 1)), 1, 1, 0)[0].Bytes
+	_, _ = s.Write(append(lane, bytes.Repeat(one, 200_000)...))
+	ctx, cancel := context.WithCancel(testrun.Context(t))
 	frames := 0
 	go func() {
 		_ = b.Receive(0, func(run []byte) {
@@ -314,30 +340,36 @@ func TestLanesAreBounded(t *testing.T) {
 	cfg := laneConfig(t, lanes.Bulk, 4, 1)
 	a, _ := connectedBy(t, cfg, cfg) // nobody calls Receive
 	rng := rand.New(rand.NewPCG(1, 1))
-	written := make(chan int, 1)
+	var taken atomic.Int64
+	written := make(chan struct{})
 	go func() {
-		total := 0
+		defer close(written)
 		for range 100 {
 			for _, f := range testframes.Program(rng, 500, 8, 20_000) {
 				n, err := a.Write(f.Bytes)
-				total += n
+				taken.Add(int64(n))
 				if err != nil {
-					written <- total
 					return
 				}
 			}
 		}
-		written <- total
 	}()
-	time.Sleep(scaled(500 * time.Millisecond)) // nothing but time says that a Write has stopped for good
-	a.out.mu.Lock()
-	queued := a.out.queued
-	a.out.mu.Unlock()
-	if queued > outboxSize+pieceSize || queued < outboxSize/2 {
+	// Nothing but time says that a Write has stopped for good.
+	ctx := testrun.Context(t)
+	queued := 0
+	for before := int64(-1); ctx.Err() == nil && (queued < sendQueueSize/2 || before != taken.Load()); {
+		before = taken.Load()
+		time.Sleep(testrun.Scaled(500 * time.Millisecond))
+		a.out.mu.Lock()
+		queued = a.out.queued
+		a.out.mu.Unlock()
+	}
+	if queued > sendQueueSize+pieceSize || queued < sendQueueSize/2 {
 		t.Errorf("%d bytes are queued", queued)
 	}
 	_ = a.Close(CloseNone, "")
-	if total := <-written; total > outboxSize+pieceSize+5*maxReceiveWindow+1<<20 {
+	<-written
+	if total := taken.Load(); total > sendQueueSize+pieceSize+5*maxReceiveWindow+1<<20 {
 		t.Errorf("%d bytes were taken", total)
 	}
 }

@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"quic_dist/internal/erlang/nodename"
+	"quic_dist/internal/fault"
 )
 
 // A listener is what accepts connections for a node on a socket.
@@ -33,32 +36,33 @@ func (e *Endpoint) Listen(node string, addr string, portMin, portMax uint16) (ne
 	if addr != "" {
 		var err error
 		if ip, err = netip.ParseAddr(addr); err != nil {
-			return netip.AddrPort{}, failure(CodeBadAddress, op,
-				"%q is not an IP address: give one of this host's, or none for all of them", printable(addr))
+			return netip.AddrPort{}, fault.New(fault.BadAddress, op,
+				"%q is not an IP address: give one of this host's, or none for all of them", fault.Printable(addr))
 		}
 		ip = ip.Unmap()
 	}
 	if portMin > portMax || portMin == 0 && portMax != 0 {
-		return netip.AddrPort{}, failure(CodeBadAddress, op, "not a range of ports")
+		return netip.AddrPort{}, fault.New(fault.BadAddress, op, "not a range of ports")
 	}
-	if !isNodeName(node) {
-		return netip.AddrPort{}, failure(CodeInternal, op, "%q is not a node name", printable(node))
+	if !nodename.Plausible(node) {
+		return netip.AddrPort{}, fault.New(fault.Internal, op, "%q is not a node name", fault.Printable(node))
 	}
 
 	e.listening.Lock()
 	defer e.listening.Unlock()
-	if !e.enter() {
-		return netip.AddrPort{}, &Error{CodeCancelled, op, errStopping}
+	done, ok := e.work.Add()
+	if !ok {
+		return netip.AddrPort{}, fault.Wrap(fault.Cancelled, op, errStopping)
 	}
-	defer e.work.Done()
+	defer done()
 	e.mu.Lock()
 	present := e.listener
 	e.mu.Unlock()
 	if present != nil {
-		return netip.AddrPort{}, failure(CodeLimit, op, "already listens at %s: there is one listener", present.socket.local)
+		return netip.AddrPort{}, fault.New(fault.Limit, op, "already listens at %s: there is one listener", present.socket.local)
 	}
 
-	s, err := e.bind(ip, portMin, portMax)
+	s, err := e.bind(node, ip, portMin, portMax)
 	if err != nil {
 		return netip.AddrPort{}, listenFailure(op, err)
 	}
@@ -70,23 +74,23 @@ func (e *Endpoint) Listen(node string, addr string, portMin, portMax uint16) (ne
 	if l.quic, err = s.transport.Listen(e.acceptorTLS(l.open), cfg); err != nil {
 		l.shut(nil)
 		e.release(s)
-		return netip.AddrPort{}, failure(CodeInternal, op, "%w", err)
+		return netip.AddrPort{}, fault.New(fault.Internal, op, "%w", err)
 	}
 	e.mu.Lock()
 	e.listener = l
 	e.mu.Unlock()
 	e.release(s) // the listener keeps it from here on
 	e.current.Load().warnOfOwnName(node)
-	// Owns the acceptance of connections; ends with the listener; Run waits, since Listen has entered.
-	e.work.Go(func() { e.acceptConns(l) })
+	// Owns the acceptance of connections; ends with the listener; Run waits, since Listen is counted.
+	e.work.Fork(func() { e.acceptConns(l) })
 	// Owns the log of floods; likewise.
-	e.work.Go(func() { e.flood.report(l.open, func() *slog.Logger { return e.current.Load().Log }) })
+	e.work.Fork(func() { e.flood.report(l.open, func() *slog.Logger { return e.current.Load().Log }) })
 	return s.local, nil
 }
 
 // bind returns a socket at the address, held for the caller. The socket of a former listener on which channels still
 // run serves again, since its port is not free for another.
-func (e *Endpoint) bind(ip netip.Addr, portMin, portMax uint16) (*socket, error) {
+func (e *Endpoint) bind(node string, ip netip.Addr, portMin, portMax uint16) (*socket, error) {
 	e.mu.Lock()
 	for s := range e.sockets {
 		if s != e.ephemeral && s.asked == ip && (portMin == 0 || portMin <= s.local.Port() && s.local.Port() <= portMax) {
@@ -99,7 +103,7 @@ func (e *Endpoint) bind(ip netip.Addr, portMin, portMax uint16) (*socket, error)
 
 	var first error
 	for port := int(portMin); port <= int(portMax); port++ {
-		s, err := e.openSocket(ip, uint16(port))
+		s, err := e.openSocket(node, ip, uint16(port))
 		if err != nil {
 			if first == nil {
 				first = err
@@ -110,7 +114,7 @@ func (e *Endpoint) bind(ip netip.Addr, portMin, portMax uint16) (*socket, error)
 			return nil, err
 		}
 		e.mu.Lock()
-		stopped := e.stopped
+		stopped := e.work.Stopped()
 		if !stopped {
 			e.sockets[s] = struct{}{}
 			e.holdLocked(s)
@@ -131,28 +135,28 @@ func place(addr string, portMin, portMax uint16) string {
 	}
 	switch {
 	case portMin == 0 && portMax == 0:
-		return printable(addr) + ", any UDP port"
+		return fault.Printable(addr) + ", any UDP port"
 	case portMin == portMax:
-		return fmt.Sprintf("%s, UDP port %d", printable(addr), portMin)
+		return fmt.Sprintf("%s, UDP port %d", fault.Printable(addr), portMin)
 	default:
-		return fmt.Sprintf("%s, UDP ports %d to %d", printable(addr), portMin, portMax)
+		return fmt.Sprintf("%s, UDP ports %d to %d", fault.Printable(addr), portMin, portMax)
 	}
 }
 
-func listenFailure(op string, err error) *Error {
+func listenFailure(op string, err error) *fault.Error {
 	switch {
 	case errors.Is(err, errStopping):
-		return &Error{CodeCancelled, op, err}
+		return fault.Wrap(fault.Cancelled, op, err)
 	case isInUse(err):
-		return failure(CodeAddressInUse, op, "another program has it: end that, or choose another port (%w)", err)
+		return fault.New(fault.AddressInUse, op, "another program has it: end that, or choose another port (%w)", err)
 	case isUnassignable(err):
-		return failure(CodeBadAddress, op, "not an address of this host (%w)", err)
+		return fault.New(fault.BadAddress, op, "not an address of this host (%w)", err)
 	case isDenied(err):
-		return failure(CodePermissionDenied, op, "not permitted: ports below 1024 need a privilege, and a sandbox may forbid it (%w)", err)
+		return fault.New(fault.PermissionDenied, op, "not permitted: ports below 1024 need a privilege, and a sandbox may forbid it (%w)", err)
 	case isNoFamily(err):
-		return failure(CodeBadAddress, op, "this host does not have the address's family (%w)", err)
+		return fault.New(fault.BadAddress, op, "this host does not have the address's family (%w)", err)
 	default:
-		return failure(CodeInternal, op, "%w", err)
+		return fault.New(fault.Internal, op, "%w", err)
 	}
 }
 
@@ -161,10 +165,11 @@ func listenFailure(op string, err error) *Error {
 func (e *Endpoint) CloseListener() error {
 	e.listening.Lock()
 	defer e.listening.Unlock()
-	if !e.enter() {
+	done, ok := e.work.Add()
+	if !ok {
 		return nil // Run closes it
 	}
-	defer e.work.Done()
+	defer done()
 	e.mu.Lock()
 	l := e.listener
 	e.listener = nil
@@ -183,77 +188,74 @@ func (e *Endpoint) CloseListener() error {
 
 var errNotListening = errors.New("the node does not listen any more")
 
-// acceptorTLS makes each connection wait its turn, which ends with open, and then use the identity that was current when it
-// arrived, in TLS as after it. It is called when the ClientHello is there, by the connection's own goroutine, and before
-// anything that costs much.
+// acceptorTLS makes each connection wait its turn, which ends with open, and then use the identity that was current
+// when it arrived, in TLS as after it. It is called when the ClientHello is there, by the connection's own
+// goroutine, and before anything that costs much.
 func (e *Endpoint) acceptorTLS(open context.Context) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{alpn},
 		GetConfigForClient: func(info *tls.ClientHelloInfo) (*tls.Config, error) {
-			a := arrivalOf(info.Context())
-			ctx, cancel := context.WithDeadline(open, a.since.Add(a.settings.HelloTimeout))
+			in := inboundOf(info.Context())
+			ctx, cancel := context.WithDeadline(open, in.since.Add(in.settings.HelloTimeout))
 			defer cancel()
-			if !a.place.turn(ctx) {
+			if !in.slot.turn(ctx) {
 				return nil, errBusy
 			}
-			return keyLogged(info.Context(), e.acceptorConf(a.settings, info.SupportedProtos)), nil
+			return keyLogged(info.Context(), e.acceptorConf(in.settings, info.SupportedProtos)), nil
 		},
 	}
 }
 
-// An arrival is an inbound connection from its first packet to its acceptance. It travels in the connection's
-// context.
-type arrival struct {
+// An inbound is a connection that a peer has begun, from its first packet to its acceptance. It travels in the
+// connection's context.
+type inbound struct {
 	settings *settings
 	since    time.Time
-	place    *seat       // among the pending ones
-	greeted  atomic.Bool // TLS is done, so that greet has something to say about its end
-	logged   atomic.Bool // its end has its line: it may come while TLS is just done
+	slot     *slot       // among the pending connections
+	served   atomic.Bool // TLS is done, and serve logs the connection's end
+	logged   atomic.Bool // the end has its line: it may come while TLS is just done
 }
 
-type arrivalKey struct{}
+type inboundKey struct{}
 
-func arrivalOf(ctx context.Context) *arrival { return ctx.Value(arrivalKey{}).(*arrival) }
+func inboundOf(ctx context.Context) *inbound { return ctx.Value(inboundKey{}).(*inbound) }
 
-// arrival is called for the first packet of each inbound connection, and refuses it if it returns an error.
-func (e *Endpoint) arrival(ctx context.Context, s *socket, info *quic.ClientInfo) (context.Context, error) {
+// beginInbound is called for the first packet of each inbound connection, and refuses the connection if it returns
+// an error.
+func (e *Endpoint) beginInbound(ctx context.Context, s *socket, info *quic.ClientInfo) (context.Context, error) {
 	cfg := e.current.Load()
 	from := info.RemoteAddr
-	p, err := e.admission.enter(cfg, sourceOf(from), info.AddrVerified, time.Now())
+	slot, err := e.admission.enter(cfg, sourceOf(from), info.AddrVerified, time.Now())
 	if err != nil {
 		e.flood.note(&e.flood.connections, from)
 		return nil, err
 	}
 	e.mu.Lock()
-	if e.stopped {
+	done, ok := e.work.Add()
+	if !ok {
 		e.mu.Unlock()
-		p.leave(false)
+		slot.leave(false)
 		return nil, errStopping
 	}
 	e.holdLocked(s)
-	e.work.Add(1)
 	e.mu.Unlock()
 
-	a := &arrival{
-		settings: cfg,
-		since:    time.Now(),
-		place:    p,
-	}
+	in := &inbound{settings: cfg, since: time.Now(), slot: slot}
 	// Runs at the connection's end, which the handshake's timeout, the idle timeout or Run brings about; Run waits.
 	context.AfterFunc(ctx, func() {
-		defer e.work.Done()
-		a.place.leave(false)
+		defer done()
+		in.slot.leave(false)
 		e.release(s)
-		if !a.greeted.Load() {
-			e.logRefusal(a, from, asEnd(context.Cause(ctx)))
+		if !in.served.Load() {
+			e.logRefusal(in, from, asEnd(context.Cause(ctx)))
 		}
 	})
-	return e.traceArrival(context.WithValue(ctx, arrivalKey{}, a)), nil
+	return e.traceInbound(context.WithValue(ctx, inboundKey{}, in)), nil
 }
 
-// acceptConns takes connections from quic-go as fast as they come: greeting each is a goroutine's own business. When the
-// listener is closed it takes those that are still there, so that they are told.
+// acceptConns takes connections from quic-go as fast as they come, and starts a goroutine for each. When the
+// listener closes, it takes those that are still there, so that they learn of it.
 func (e *Endpoint) acceptConns(l *listener) {
 	for {
 		conn, err := l.quic.Accept(context.Background())
@@ -263,188 +265,163 @@ func (e *Endpoint) acceptConns(l *listener) {
 			}
 			return
 		}
-		if !e.enter() {
-			return // Run closes the connection with its socket
-		}
 		// Owns the connection until it is accepted; ends with the hello timeout, the listener or the connection; Run
 		// waits.
-		go func() {
-			defer e.work.Done()
-			e.greet(l, conn)
-		}()
+		if !e.work.Go(func() { e.serve(l, conn) }) {
+			return // Run closes the connection with its socket
+		}
 	}
 }
 
-// greet exchanges hellos with an inbound connection and hands it to Accept, or closes it.
-func (e *Endpoint) greet(l *listener, conn *quic.Conn) {
-	a := arrivalOf(conn.Context())
-	a.greeted.Store(true)
-	defer a.place.leave(false)
-	if a.place.excess {
-		e.turnAway(a, conn, CloseBusy, errBusy)
+// serve exchanges hellos with an inbound connection and hands the channel to Accept, or closes the connection.
+func (e *Endpoint) serve(l *listener, conn *quic.Conn) {
+	in := inboundOf(conn.Context())
+	in.served.Store(true)
+	defer in.slot.leave(false)
+	if in.slot.excess {
+		e.turnAway(in, conn, turnedAway(CloseBusy, errBusy))
 		return
 	}
-	if e.serveOther(conn, a) {
+	if e.serveALPN(conn, in) {
 		return
 	}
-	c, code, err := e.receive(l, conn, a)
-	if err != nil {
-		e.turnAway(a, conn, code, err)
+	c, failed := e.receive(l, conn, in)
+	if failed != nil {
+		e.turnAway(in, conn, failed)
 		return
 	}
 	if c == nil {
-		e.welcome(a, conn)
+		e.forgive(in, conn)
 		return // it has joined another's channel
 	}
-	tapOf(conn.Context()).decide(c.peer.Node)
+	traceOf(conn.Context()).decide(c.peer.Node)
 	select {
 	case e.accepted <- c:
-		e.welcome(a, conn)
+		e.forgive(in, conn)
 	case <-c.Done():
 	case <-l.open.Done():
 		c.Close(CloseStopping, context.Cause(l.open).Error())
 	}
 }
 
-// welcome says that an inbound connection is no stranger's: it does not count among them.
-func (e *Endpoint) welcome(a *arrival, conn *quic.Conn) {
-	a.place.leave(true)
-	e.gate.welcome(conn.RemoteAddr())
+// forgive takes an inbound connection whose peer is authenticated out of what limits strangers.
+func (e *Endpoint) forgive(in *inbound, conn *quic.Conn) {
+	in.slot.leave(true)
+	e.gate.forgive(conn.RemoteAddr())
 }
 
-// turnAway closes a connection that did not get as far as a channel. What the peer is told is the error's text but
-// for a refusal, about which WIRE.md says that it says no more.
-func (e *Endpoint) turnAway(a *arrival, conn *quic.Conn, code ErrorCode, err error) {
-	phrase := err.Error()
-	if code == CloseRefused {
-		phrase = ""
-	}
-	closeConn(conn, code, phrase)
-	e.logRefusal(a, conn.RemoteAddr(), err)
+// turnAway closes an inbound connection that did not become a channel, and logs why.
+func (e *Endpoint) turnAway(in *inbound, conn *quic.Conn, failed *handshakeError) {
+	closeConn(conn, failed.Close, failed.Phrase)
+	e.logRefusal(in, conn.RemoteAddr(), failed.Err)
 }
 
 // logRefusal logs why an inbound connection did not become a channel, unless there are too many of them: whoever can
-// reach the port can make them. A peer that went away by itself is nothing to act on: of two nodes that connect to each
-// other at once, one gives up.
-func (e *Endpoint) logRefusal(a *arrival, from net.Addr, err error) {
+// reach the port can make them. A peer that went away by itself is nothing to act on: of two nodes that connect to
+// each other at once, one gives up.
+func (e *Endpoint) logRefusal(in *inbound, from net.Addr, err error) {
 	level := slog.LevelWarn
 	alert, isTransport := errors.AsType[*quic.TransportError](err)
-	if end, ok := errors.AsType[*EndError](err); ok && (end.Reason == PeerClosed || end.Reason == ConnectionLost) && !isTransport {
+	if end, ok := errors.AsType[*EndError](err); ok && (end.Reason == PeerClosed || end.Reason == ConnectionLost) &&
+		!isTransport {
 		level = slog.LevelInfo
 	}
 	if isTransport && alert.ErrorCode.IsCryptoError() {
-		_, err = alertFailure(alert, x509.ExtKeyUsageClientAuth)
+		_, err = in.settings.alertFailure(alert, x509.ExtKeyUsageClientAuth)
 	}
-	if !a.settings.Log.Enabled(context.Background(), level) || a.logged.Swap(true) {
+	if !in.settings.Log.Enabled(context.Background(), level) || in.logged.Swap(true) {
 		return
 	}
-	attrs := []any{"peer", from.String(), "err", printable(err.Error())}
+	attrs := []any{"peer", from.String(), "err", fault.Printable(err.Error())}
 	if level == slog.LevelWarn {
 		e.counters.refused.Add(1)
 		attrs = append(attrs, EventKey, "refused")
 	}
 	if e.refusals.take(time.Now()) {
-		a.settings.Log.Log(context.Background(), level, "inbound connection turned away", attrs...)
+		in.settings.Log.Log(context.Background(), level, "inbound connection turned away", attrs...)
 	}
 }
 
-// receive is the acceptor's side of WIRE.md, sections 3 and 4. It returns no channel for a connection that joins one.
-func (e *Endpoint) receive(l *listener, conn *quic.Conn, a *arrival) (*Channel, ErrorCode, error) {
-	ctx, cancel := context.WithDeadline(l.open, a.since.Add(a.settings.HelloTimeout))
+// receive reads what an inbound connection is for, and makes a channel of it or adds it to one; then there is no
+// channel.
+func (e *Endpoint) receive(l *listener, conn *quic.Conn, in *inbound) (*Channel, *handshakeError) {
+	ctx, cancel := context.WithDeadline(l.open, in.since.Add(in.settings.HelloTimeout))
 	defer cancel()
 	ctx, breach := context.WithCancelCause(ctx)
 	defer breach(nil)
-	lanesMayCome := forbidLanes(ctx, conn, breach)
-	defer lanesMayCome()
-	late := func(err error) (*Channel, ErrorCode, error) {
-		if l.open.Err() != nil {
-			return nil, CloseStopping, context.Cause(l.open)
-		}
-		if broken, ok := errors.AsType[*brokenError](context.Cause(ctx)); ok {
-			return nil, CloseProtocol, broken
-		}
-		if ctx.Err() != nil {
-			return nil, CloseProtocol, fmt.Errorf("no hello within %v", a.settings.HelloTimeout)
-		}
-		if _, ok := errors.AsType[*brokenError](err); ok {
-			return nil, CloseProtocol, err
-		}
-		return nil, CloseInternal, asEnd(err)
-	}
+	allowLanes := forbidLanes(ctx, conn, breach)
+	defer allowLanes()
+
+	h := newQUICHandshake(in.settings, conn, l.node)
 	main, err := conn.AcceptStream(ctx)
 	if err != nil {
-		return late(err)
+		return nil, h.acceptFailed(ctx, err)
 	}
-	var peer Hello
-	var joins *joinRequest
-	if err := inTime(ctx, main, func() (err error) { peer, joins, err = readFirst(main); return err }); err != nil {
-		return late(err)
+	h.stream = main
+	peer, join, failed := h.first(ctx, readFirst)
+	if failed != nil {
+		return nil, failed
 	}
-	if joins != nil {
-		if lanesMayCome(); ctx.Err() != nil {
-			return late(nil)
-		}
-		if err := e.admit(ctx, conn, main, *joins); err != nil {
-			return nil, CloseRefused, err
-		}
-		return nil, CloseNone, nil
+	if join == nil {
+		return e.acceptChannel(ctx, h, conn, main, peer, allowLanes)
 	}
-	if peer.Wire != wireVersion {
-		return nil, CloseWireVersion, fmt.Errorf("the dialler speaks wire version %d, this node %d", peer.Wire, wireVersion)
+	if allowLanes(); ctx.Err() != nil {
+		return nil, h.acceptFailed(ctx, nil)
 	}
-	if peer.Node == l.node {
-		return nil, CloseProtocol, fmt.Errorf("the dialler calls itself %s, as this node: the address it dialled leads back to it, or two nodes have one name", l.node)
+	if err := e.acceptJoin(ctx, conn, main, *join); err != nil {
+		return nil, refused(err)
 	}
-	proof, err := a.settings.admitDialler(ctx, sessionOf(conn), peer)
-	if err != nil {
-		cause := context.Cause(ctx)
-		switch {
-		case conn.Context().Err() != nil:
-			return nil, CloseNone, asEnd(context.Cause(conn.Context()))
-		case cause != nil && !errors.Is(cause, context.DeadlineExceeded):
-			return late(cause)
-		}
-		return nil, CloseRefused, err
-	}
-	ours := a.settings.hello(l.node, maxConnections)
-	ours.Proof = proof
-	agreed := agree(ours, peer)
-	conns := []*quic.Conn{conn}
-	var g *gathering
-	if agreed.connections > 1 {
-		g = e.invite(conn, peer.Node, agreed.connections)
-		defer e.dismiss(g)
-		ours.Join = g.invitation
-	}
-	if lanesMayCome(); ctx.Err() != nil {
-		return late(nil)
-	}
-	if err := inTime(ctx, main, func() error { return writeHello(main, ours) }); err != nil {
-		return late(err)
-	}
-	if g != nil {
-		select {
-		case <-g.complete:
-			conns = g.conns
-		case <-ctx.Done():
-			return nil, CloseProtocol, fmt.Errorf("not all of %d connections joined within %v", agreed.connections, a.settings.HelloTimeout)
-		case <-conn.Context().Done():
-			return late(context.Cause(conn.Context()))
-		}
-	}
-	c, err := e.adopt(conns, main, peer, agreed, a.settings, x509.ExtKeyUsageClientAuth)
-	if errors.Is(err, errStopping) {
-		return nil, CloseStopping, err
-	}
-	if err != nil {
-		return nil, CloseRefused, err
-	}
-	return c, CloseNone, nil
+	return nil, nil
 }
 
-// forbidLanes cancels ctx by breach if the dialler opens a lane, until the function that it returns is called, which may be
-// called again. The dialler may do so when it has our hello, and not before: what a stranger makes us hold is one stream's
-// window.
+// acceptChannel makes a channel of an inbound connection whose dialler has said its hello.
+func (e *Endpoint) acceptChannel(
+	ctx context.Context, h *handshake, conn *quic.Conn, main *quic.Stream, peer Hello, allowLanes func(),
+) (*Channel, *handshakeError) {
+	var ours Hello
+	var agreed negotiated
+	var pending *pendingJoin
+	failed := h.accept(ctx, peer, func() Hello {
+		ours = h.settings.hello(h.local, maxConnections)
+		ours.Parting = newParting()
+		if agreed = negotiate(ours, peer); agreed.connections > 1 {
+			pending = e.expectJoins(conn, peer.Node, agreed.connections)
+			ours.Join = pending.joinToken
+		}
+		allowLanes() // from here on the dialler may have our hello
+		return ours
+	})
+	conns := []*quic.Conn{conn}
+	if pending != nil {
+		defer e.cancelJoins(pending)
+	}
+	if failed != nil {
+		return nil, failed
+	}
+	if pending != nil {
+		select {
+		case <-pending.complete:
+			conns = pending.conns
+		case <-ctx.Done():
+			return nil, turnedAway(CloseProtocol,
+				fmt.Errorf("not all of %d connections joined within %v", agreed.connections, h.settings.HelloTimeout))
+		case <-conn.Context().Done():
+			return nil, h.acceptFailed(ctx, context.Cause(conn.Context()))
+		}
+	}
+	c, err := e.adopt(newQUICLink(conns, main), ours.Parting, peer, agreed, h.settings, x509.ExtKeyUsageClientAuth)
+	if errors.Is(err, errStopping) {
+		return nil, turnedAway(CloseStopping, err)
+	}
+	if err != nil {
+		return nil, refused(err)
+	}
+	return c, nil
+}
+
+// forbidLanes cancels ctx by breach if the dialler opens a lane, until the function that it returns is called, which
+// may be called again. The dialler may do so when it has our hello, and not before: what a stranger makes us hold is
+// one stream's window.
 func forbidLanes(ctx context.Context, conn *quic.Conn, breach context.CancelCauseFunc) (allow func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -467,7 +444,7 @@ func (e *Endpoint) Accept(ctx context.Context) (*Channel, error) {
 	case c := <-e.accepted:
 		return c, nil
 	case <-e.life.Done():
-		return nil, &Error{CodeCancelled, "accept", context.Cause(e.life)}
+		return nil, fault.Wrap(fault.Cancelled, "accept", context.Cause(e.life))
 	case <-ctx.Done():
 		return nil, ended(ctx, "accept", "no connection came in time")
 	}

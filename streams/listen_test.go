@@ -12,6 +12,10 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"quic_dist/internal/fault"
+	"quic_dist/internal/identity"
+	"quic_dist/internal/testrun"
 )
 
 func TestListenAtEachFamily(t *testing.T) {
@@ -62,25 +66,25 @@ func TestListenTakesTheFirstFreePortOfTheRange(t *testing.T) {
 	defer taken.Close()
 	b := start(t, testConfig(t))
 	_, err := b.Listen("b@h", "127.0.0.1", at.Port(), at.Port())
-	wantCode(t, err, CodeAddressInUse, "127.0.0.1")
+	wantCode(t, err, fault.AddressInUse, "127.0.0.1")
 	got, err := b.Listen("b@h", "127.0.0.1", at.Port(), at.Port()+1)
 	if err != nil || got.Port() != at.Port()+1 {
 		t.Fatalf("%v, %v", got, err)
 	}
 	_, err = b.Listen("b@h", "127.0.0.1", 0, 0)
-	wantCode(t, err, CodeLimit, got.String())
+	wantCode(t, err, fault.Limit, got.String())
 }
 
 func TestListenRefusesNonsense(t *testing.T) {
 	b := start(t, testConfig(t))
 	_, err := b.Listen("b@h", "localhost", 0, 0)
-	wantCode(t, err, CodeBadAddress, "localhost")
+	wantCode(t, err, fault.BadAddress, "localhost")
 	_, err = b.Listen("b@h", "192.0.2.1", 0, 0)
-	wantCode(t, err, CodeBadAddress, "192.0.2.1", "not an address of this host")
+	wantCode(t, err, fault.BadAddress, "192.0.2.1", "not an address of this host")
 	_, err = b.Listen("b@h", "", 2, 1)
-	wantCode(t, err, CodeBadAddress)
+	wantCode(t, err, fault.BadAddress)
 	_, err = b.Listen("b@h", "", 0, 1)
-	wantCode(t, err, CodeBadAddress)
+	wantCode(t, err, fault.BadAddress)
 }
 
 func TestListenAfterCloseListener(t *testing.T) {
@@ -92,8 +96,8 @@ func TestListenAfterCloseListener(t *testing.T) {
 	if err := b.CloseListener(); err != nil {
 		t.Errorf("the second time: %v", err)
 	}
-	_, err := a.Dial(within(t), to(at))
-	wantCode(t, err, CodeRefused)
+	_, err := a.Dial(testrun.Context(t), to(at))
+	wantCode(t, err, fault.Refused)
 
 	// The port is free, for us and for others.
 	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
@@ -111,7 +115,7 @@ func TestListenAfterCloseListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = a.Dial(short(t), to(at))
-	wantCode(t, err, CodeTimeout)
+	wantCode(t, err, fault.Timeout)
 	if _, err := dialled.Write(frame("still here")); err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +152,7 @@ func TestEndpointDialsItself(t *testing.T) {
 
 func closeCode(t testing.TB, c *quic.Conn) ErrorCode {
 	t.Helper()
-	await(t, c.Context().Done(), "the connection's end")
+	testrun.Await(t, c.Context().Done(), "the connection's end")
 	e, ok := errors.AsType[*quic.ApplicationError](context.Cause(c.Context()))
 	if !ok || !e.Remote {
 		t.Fatalf("the end is %v", context.Cause(c.Context()))
@@ -159,7 +163,7 @@ func closeCode(t testing.TB, c *quic.Conn) ErrorCode {
 
 func TestAcceptorTurnsHostileDiallersAway(t *testing.T) {
 	cfg := testConfig(t)
-	cfg.HelloTimeout = scaled(2 * time.Second) // the good peer at the end has no more
+	cfg.HelloTimeout = testrun.Scaled(2 * time.Second) // the good peer at the end has no more
 	b, at := listening(t, cfg)
 	good := appendHello(nil, Hello{Wire: 1, Build: "x", Node: "a@h"})
 	for _, c := range []struct {
@@ -227,14 +231,14 @@ func TestSilentDiallersBlockNobodyUntilTheLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	// All places are taken.
-	_, err = a.Dial(within(t), to(at))
-	wantCode(t, err, CodePeerRefused, "busy", "too many")
+	_, err = a.Dial(testrun.Context(t), to(at))
+	wantCode(t, err, fault.PeerRefused, "busy", "too many")
 	if dialled.Err() != nil || accepted.Err() != nil {
 		t.Error("the channel that is there suffers")
 	}
 	// One place is free again.
 	last.CloseWithError(0, "")
-	for end := time.Now().Add(scaled(10 * time.Second)); b.admission.pending() >= cfg.MaxPending; {
+	for end := time.Now().Add(testrun.Patience()); b.admission.pending() >= cfg.MaxPending; {
 		if time.Now().After(end) {
 			t.Fatal("the place stays taken")
 		}
@@ -253,12 +257,12 @@ func TestChannelsThatNobodyAcceptsArePending(t *testing.T) {
 	cfg.MaxPending = 1
 	b, at := listening(t, cfg)
 	a := start(t, testConfig(t))
-	if _, err := a.Dial(within(t), to(at)); err != nil {
+	if _, err := a.Dial(testrun.Context(t), to(at)); err != nil {
 		t.Fatal(err)
 	}
-	_, err := a.Dial(within(t), to(at))
-	wantCode(t, err, CodePeerRefused, "busy")
-	if _, err := b.Accept(within(t)); err != nil {
+	_, err := a.Dial(testrun.Context(t), to(at))
+	wantCode(t, err, fault.PeerRefused, "busy")
+	if _, err := b.Accept(testrun.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -272,7 +276,7 @@ func TestCloseListenerTurnsWaitingDiallersAway(t *testing.T) {
 	if err := b.CloseListener(); err != nil {
 		t.Fatal(err)
 	}
-	await(t, conn.Context().Done(), "the connection's end")
+	testrun.Await(t, conn.Context().Done(), "the connection's end")
 	// Which it is depends on whether the acceptor saw the end of the TLS handshake before the end of the listener.
 	stopping := &quic.ApplicationError{Remote: true, ErrorCode: quic.ApplicationErrorCode(CloseStopping)}
 	refused := &quic.TransportError{Remote: true, ErrorCode: quic.ConnectionRefused}
@@ -328,7 +332,7 @@ func TestReconfigureServesNewConnections(t *testing.T) {
 	a := start(t, testConfig(t))
 	first, _ := pair(t, a, b, at)
 	cfg.Build = "newer"
-	id, err := LoadIdentity(IdentityFiles{})
+	id, err := identity.Load(identity.Files{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +347,7 @@ func TestReconfigureServesNewConnections(t *testing.T) {
 	if got := second.Peer().Build; got != "newer" {
 		t.Errorf("build %q", got)
 	}
-	if !second.conns[0].ConnectionState().TLS.PeerCertificates[0].Equal(id.cert.Leaf) {
+	if !quicOf(second).conns[0].ConnectionState().TLS.PeerCertificates[0].Equal(id.TLS().Leaf) {
 		t.Error("the certificate is still the old one")
 	}
 	if b.Reconfigure(Config{}) == nil {
@@ -360,7 +364,7 @@ func TestRunReportsAListenerThatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.listener.socket.conn.Close()
-	if err := e.Run(within(t)); err == nil {
+	if err := e.Run(testrun.Context(t)); err == nil {
 		t.Error("Run knows nothing of it")
 	} else {
 		t.Log(err)

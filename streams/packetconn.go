@@ -11,15 +11,18 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// A packetConn is a UDP socket for quic-go that does four things more: it drops floods, it answers what quic-go leaves
-// unanswered with stateless resets, it takes the sting out of passing send errors, and on Linux it receives with segmentation offload. It is an [quic.OOBCapablePacketConn] with
-// ReadBatch, so that quic-go keeps its fast paths (recvmmsg, GSO, ECN, packet info) and still reads through it: given
-// a mere net.Conn, quic-go would read the file descriptor behind its back.
+// A packetConn is a UDP socket for quic-go that does four things more: it drops floods, it sends the stateless
+// resets that quic-go does not send, it hides passing send errors, and on Linux it receives with segmentation
+// offload. It is a [quic.OOBCapablePacketConn] with ReadBatch, so that quic-go keeps its fast paths (recvmmsg, GSO,
+// ECN, packet info) and still reads through it: given a mere net.Conn, quic-go would read the file descriptor behind
+// its back.
 type packetConn struct {
 	*net.UDPConn
 	batch batchReader
 	reset *resetter
-	gate  *gate
+	gate  *floodGate
+
+	parted func(parting) // is told of those that come; nil: nobody is
 }
 
 // A batchReader fills messages, each with its one buffer and a buffer for control messages, and returns how many.
@@ -33,7 +36,7 @@ var (
 )
 
 // newPacketConn takes ownership of udp.
-func newPacketConn(udp *net.UDPConn, reset *resetter, gate *gate) *packetConn {
+func newPacketConn(udp *net.UDPConn, reset *resetter, gate *floodGate) *packetConn {
 	return &packetConn{UDPConn: udp, batch: newDatagramReader(udp), reset: reset, gate: gate}
 }
 
@@ -74,11 +77,17 @@ func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
-// inspect reports whether quic-go is to have a datagram, and answers it if nobody else will. It sends on quic-go's reading
-// goroutine, which a full socket buffer could delay by the time the kernel needs for one datagram; the resetter's budget
-// bounds how often.
+// inspect reports whether quic-go gets a datagram, and answers it if quic-go will not. It sends on quic-go's reading
+// goroutine, which a full socket buffer could delay by the time the kernel needs for one datagram; the resetter's
+// budget bounds how often.
 func (c *packetConn) inspect(datagram, oob []byte, from *net.UDPAddr) bool {
 	if !c.gate.passes(datagram, from, time.Now) {
+		return false
+	}
+	if p, ok := partingOf(datagram); ok {
+		if c.parted != nil {
+			c.parted(p)
+		}
 		return false
 	}
 	if !c.reset.due(datagram) {
@@ -131,7 +140,7 @@ func (c *packetConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	return n, err
 }
 
-// isPassing reports whether a send error says something about the path at this moment. quic-go ends a connection for
+// isPassing reports whether a send error is about the path at this moment. quic-go ends a connection for
 // any error of its socket, so a cable that is pulled for a second would cost every channel on it; as a lost packet
 // it costs a retransmission, and if it does not pass, the idle timeout decides. A dial that is under way learns of
 // the error from its probe.

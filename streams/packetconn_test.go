@@ -5,6 +5,9 @@ import (
 	"testing"
 
 	"github.com/quic-go/quic-go"
+
+	"quic_dist/internal/identity"
+	"quic_dist/internal/testrun"
 )
 
 // quic-go does over our socket what it does over a bare one.
@@ -13,7 +16,8 @@ func TestPacketConnKeepsTheFastPaths(t *testing.T) {
 	gso := func(conn net.PacketConn) bool {
 		transport := &quic.Transport{Conn: conn}
 		defer transport.Close()
-		c, err := transport.Dial(within(t), net.UDPAddrFromAddrPort(at), (&Config{Identity: identity(t, IdentityFiles{})}).clientTLS(), nil)
+		conf := (&Config{Identity: loadIdentity(t, identity.Files{})}).clientTLS()
+		c, err := transport.Dial(testrun.Context(t), net.UDPAddrFromAddrPort(at), conf, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -21,7 +25,7 @@ func TestPacketConnKeepsTheFastPaths(t *testing.T) {
 	}
 	bare, _ := udp(t)
 	wrapped, _ := udp(t)
-	want, got := gso(bare), gso(newPacketConn(wrapped, newResetter(), newGate([runSize]byte{1}, roomy, newFlood())))
+	want, got := gso(bare), gso(newPacketConn(wrapped, newResetter(), newFloodGate([runSize]byte{1}, roomy, newFlood())))
 	t.Logf("generic segmentation offload: %v", want)
 	if got != want {
 		t.Errorf("generic segmentation offload: %v with our socket, %v without", got, want)
@@ -39,7 +43,7 @@ func TestPacketConnTakesPassingErrorsForLostPackets(t *testing.T) {
 	if _, _, err := bare.WriteMsgUDP([]byte("x"), nil, nowhere); err == nil {
 		t.Skip("this machine has a route to documentation's addresses")
 	}
-	c := newPacketConn(bare, newResetter(), newGate([runSize]byte{1}, roomy, newFlood()))
+	c := newPacketConn(bare, newResetter(), newFloodGate([runSize]byte{1}, roomy, newFlood()))
 	if n, _, err := c.WriteMsgUDP([]byte("x"), nil, nowhere); n != 1 || err != nil {
 		t.Errorf("WriteMsgUDP: %d, %v", n, err)
 	}

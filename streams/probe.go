@@ -1,75 +1,95 @@
 package streams
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"time"
+
+	"quic_dist/internal/udpsize"
 )
 
-// probeInterval is how often a probe asks: a lost question or answer costs so much time and no more.
+// probeInterval is how often a probe asks: a lost question or answer costs this much time.
 const probeInterval = time.Second
 
 var (
-	errPortRefused = errors.New("nothing listens on this UDP port there: is the node up, and is this its port?")
+	errPortRefused = errors.New("nothing listens on this UDP port there: is the node up, is this its port, or does it run without -proto_dist quic?")
 	errNoRoute     = errors.New("no route")
 	errNotAllowed  = errors.New("sending there is not permitted: a firewall of this host forbids it")
 )
 
-// probe looks at the address with a connected UDP socket until ctx ends or it is clear that a dial has no hope, and
-// then calls hopeless with errPortRefused, errNoRoute or errNotAllowed. The socket on which QUIC dials is not connected, so the kernel does not tell it what ICMP
-// says: a node that is down would cost the whole timeout. A zero byte is asked, which is not a QUIC packet (RFC 9000,
-// section 17: the second bit is set) and which every QUIC endpoint drops; probe reports whether something answered all the same.
-func probe(ctx context.Context, from netip.Addr, to netip.AddrPort, hopeless func(error)) (answered bool) {
-	var local *net.UDPAddr
-	if from.IsValid() && !from.IsUnspecified() {
-		local = net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)) // the route depends on it
-	}
-	conn, err := net.DialUDP("udp", local, net.UDPAddrFromAddrPort(to))
+// heard is the answer to a probe.
+type heard int
+
+const (
+	heardNothing heard = iota
+	heardOther         // bytes of another program
+	// a stateless reset, which a small packet brings about, and nothing else: larger ones do not get through
+	heardSmall
+)
+
+// probe asks the address from a connected UDP socket until ctx ends or the dial cannot succeed, and then calls
+// cancelDial with errPortRefused, errNoRoute, errNotAllowed or a [udpsize.Error]. The socket on which QUIC dials is
+// not connected, so the kernel does not tell it what ICMP says: a node that is down would cost the whole timeout.
+// What is asked is as large as QUIC's first packet and is none (RFC 9000, section 17: the second bit is set), so
+// that every QUIC endpoint drops it. From the second time on a small packet is beside it, to which a node of ours
+// has an answer.
+func probe(ctx context.Context, from netip.Addr, to netip.AddrPort, cancelDial func(error)) (found heard) {
+	conn, err := net.DialUDP("udp", udpsize.Local(from), net.UDPAddrFromAddrPort(to))
 	if err != nil {
 		if cause := meaning(err); cause != nil {
-			hopeless(cause)
+			cancelDial(cause)
 		}
-		return false
+		return heardNothing
 	}
 	defer conn.Close()
+	udpsize.Whole(conn)
 	past := time.Unix(1, 0)
 	// Closing would do as well, were it not that a closed socket's error is one more case below.
 	unwatch := context.AfterFunc(ctx, func() { conn.SetReadDeadline(past) })
 	defer unwatch()
 
-	question, answer := []byte{0}, []byte{0}
-	for ctx.Err() == nil {
+	question, answer := make([]byte, udpsize.Needed), make([]byte, 64)
+	for again := false; ctx.Err() == nil; again = true {
 		_, err := conn.Write(question)
 		if isDenied(err) {
 			// The first send on a fresh socket may be denied on Linux for no reason (golang.org/issue/63322).
 			_, err = conn.Write(question)
 		}
-		if cause := meaning(err); cause != nil {
-			hopeless(cause)
-			return false
+		if err == nil && again {
+			_, err = conn.Write(udpsize.Small())
+		}
+		if cause := cmp.Or(udpsize.TooLarge(conn, err), meaning(err)); cause != nil {
+			cancelDial(cause)
+			return found
 		}
 		conn.SetReadDeadline(time.Now().Add(probeInterval))
 		if ctx.Err() != nil {
 			break // the watcher's deadline may be the one that was just replaced
 		}
-		if _, err = conn.Read(answer); err == nil {
-			return true
+		n, err := conn.Read(answer)
+		if err == nil && again && udpsize.AnswersSmall(answer[:n]) {
+			found = heardSmall
+			continue
 		}
-		if cause := meaning(err); cause != nil {
-			hopeless(cause)
-			return false
+		if err == nil {
+			return heardOther
+		}
+		if cause := cmp.Or(udpsize.TooLarge(conn, err), meaning(err)); cause != nil {
+			cancelDial(cause)
+			return found
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return true // Winsock's complaint about an answer that is larger than the buffer
+			return heardOther // Winsock's complaint about an answer that is larger than the buffer
 		}
 	}
-	return false
+	return found
 }
 
-// meaning returns what a socket's error says about the address, nil if nothing.
+// meaning returns what a socket's error says about the address; nil: nothing.
 func meaning(err error) error {
 	switch {
 	case isRefused(err):

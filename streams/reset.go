@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"fmt"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -31,6 +32,29 @@ const (
 	resetsPerSecond = 100
 	resetBurst      = 400
 )
+
+// resetKey returns the key of a socket's stateless resets. That of a node's port is the same in its next lives, if
+// there is a secret that they have too: one that is kept, or the private key of the certificate. It is another for
+// each node and port: who could have one node answer for connections of another could end those (RFC 9000, section
+// 21.11). What is made of the cookie would not do: whoever sends a packet is shown what a reset is made of, and
+// could guess at the cookie with it.
+func (s *settings) resetKey(node string, port uint16) quic.StatelessResetKey {
+	secret := s.ResetKey[:]
+	if node != "" {
+		switch own := s.Identity.Secret(); {
+		case len(s.ResetSecret) > 0:
+			secret = s.ResetSecret
+		case own != nil:
+			secret = own
+		}
+	}
+	mac := hmac.New(sha256.New, secret)
+	fmt.Fprintf(mac, "erldist stateless reset\x00%d\x00%s", port, node)
+	if node == "" {
+		mac.Write([]byte{1}) // no name of a node
+	}
+	return quic.StatelessResetKey(mac.Sum(nil))
+}
 
 // A resetter knows which connection IDs are of this run and answers packets for those that are not: the sidecar that
 // knew them is dead.

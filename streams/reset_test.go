@@ -2,8 +2,10 @@ package streams
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/x509"
 	"net"
 	"net/netip"
 	"strings"
@@ -12,6 +14,10 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"quic_dist/internal/identity"
+	"quic_dist/internal/testcerts"
+	"quic_dist/internal/testrun"
 )
 
 func newResetter() *resetter {
@@ -125,14 +131,23 @@ func newRelay(t *testing.T, acceptor netip.AddrPort) *relay {
 			if err != nil {
 				return
 			}
-			learn(sender)
+			if n > 0 && b[0]&longHeader != 0 { // no question from another socket
+				learn(sender)
+			}
 			if int64(n) <= r.size.Load() {
-				to.WriteToUDPAddrPort(b[:n], target())
+				if at := target(); at.IsValid() {
+					to.WriteToUDPAddrPort(b[:n], at)
+				}
 			}
 		}
 	}
 	go pass(front, back, func(a netip.AddrPort) { dialler.Store(&a) }, func() netip.AddrPort { return acceptor })
-	go pass(back, front, func(netip.AddrPort) {}, func() netip.AddrPort { return *dialler.Load() })
+	go pass(back, front, func(netip.AddrPort) {}, func() netip.AddrPort {
+		if at := dialler.Load(); at != nil {
+			return *at
+		}
+		return netip.AddrPort{}
+	})
 	return r
 }
 
@@ -142,7 +157,7 @@ func TestRestartedSidecarResetsThePeersOfTheOld(t *testing.T) {
 	for _, role := range []string{"acceptor", "dialler"} {
 		t.Run(role+" restarts", func(t *testing.T) {
 			cfg := testConfig(t)
-			cfg.KeepAlive = scaled(300 * time.Millisecond)
+			cfg.KeepAlive = testrun.Scaled(300 * time.Millisecond)
 			quiet := testConfig(t)
 			quiet.KeepAlive = 0 // whoever dies says nothing more, even if it could
 			old, at := listening(t, quiet)
@@ -156,8 +171,9 @@ func TestRestartedSidecarResetsThePeersOfTheOld(t *testing.T) {
 				between = newRelay(t, peerAt)
 				_, channel = pair(t, old, peer, between.front)
 			}
-			// What the handshake left to acknowledge is over: else it would be sent again and again, and be too large.
-			time.Sleep(scaled(200 * time.Millisecond))
+			// What the handshake left to acknowledge is over: else it would be sent again and again, and be too
+			// large.
+			time.Sleep(testrun.Scaled(200 * time.Millisecond))
 			between.size.Store(quicGoAnswersAbove)
 			old.mu.Lock()
 			l := old.listener
@@ -169,10 +185,53 @@ func TestRestartedSidecarResetsThePeersOfTheOld(t *testing.T) {
 			if _, err := next.Listen("b@h", at.Addr().String(), at.Port(), at.Port()); err != nil {
 				t.Fatal(err)
 			}
-			await(t, channel.Done(), "the news of the restart")
+			testrun.Await(t, channel.Done(), "the news of the restart")
 			wantReason(t, channel.Err(), ConnectionLost)
 			if !strings.Contains(channel.Err().Error(), "stateless reset") {
 				t.Errorf("not by a reset: %v", channel.Err())
+			}
+		})
+	}
+}
+
+// A peer of a node whose VM is dead too learns of it from the node's next life, if that has the secret of the last,
+// be it kept or the private key of its certificate; and from no other node with the same.
+func TestTheNextLifeResetsThePeersOfTheLast(t *testing.T) {
+	key := testcerts.NewKey(t)
+	template := &x509.Certificate{ExtKeyUsage: testcerts.BothUses}
+	own := testcerts.Certify(t, template, key.Public(), testcerts.Authority{Key: key})
+	files := identity.Files{CertFile: testcerts.Write(t, "cert", testcerts.CertPEM(own)), KeyFile: testcerts.Write(t, "key", testcerts.KeyPEM(t, key))}
+	for _, c := range []struct {
+		name   string
+		secret []byte
+		files  identity.Files
+	}{{"kept secret", []byte("kept"), identity.Files{}}, {"private key", nil, files}} {
+		t.Run(c.name, func(t *testing.T) {
+			quiet := testConfig(t)
+			quiet.KeepAlive, quiet.ResetSecret = 0, c.secret
+			quiet.Identity = loadIdentity(t, c.files)
+			cfg := testConfig(t)
+			cfg.KeepAlive = testrun.Scaled(300 * time.Millisecond)
+			old, at := listening(t, quiet)
+			peer := start(t, cfg)
+			peer.vigil.ask = func(context.Context, netip.Addr, netip.AddrPort) answer { return noAnswer }
+			channel, _ := pair(t, peer, old, at)
+			die(old)
+
+			quiet.ResetKey = [32]byte{9, 9, 9}
+			next := start(t, quiet)
+			if _, err := next.Listen("b@h", at.Addr().String(), at.Port(), at.Port()); err != nil {
+				t.Fatal(err)
+			}
+			testrun.Await(t, channel.Done(), "the news of the next life")
+			if !strings.Contains(channel.Err().Error(), "stateless reset") {
+				t.Errorf("not by a reset: %v", channel.Err())
+			}
+			s := next.current.Load()
+			ours := s.resetKey("b@h", at.Port())
+			if ours == s.resetKey("c@h", at.Port()) || ours == s.resetKey("b@h", at.Port()+1) ||
+				ours == s.resetKey("", at.Port()) {
+				t.Error("another node's or port's key is the same")
 			}
 		})
 	}
@@ -194,7 +253,7 @@ func TestResetLeavesFromWhereThePacketArrived(t *testing.T) {
 		}
 		defer c.Close()
 		c.Write(datagram(30, 9))
-		c.SetReadDeadline(time.Now().Add(scaled(5 * time.Second)))
+		c.SetReadDeadline(time.Now().Add(testrun.Scaled(5 * time.Second)))
 		if n, err := c.Read(make([]byte, 100)); err != nil || n != resetSize {
 			t.Errorf("%s: %d bytes, %v", host, n, err)
 		}

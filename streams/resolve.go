@@ -5,46 +5,41 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+
+	"quic_dist/internal/fault"
+	"quic_dist/internal/hosts"
 )
 
 // Resolve returns the addresses of a host name, or the address itself if host is one. It returns at least one address
-// or an [Error].
-func Resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+// or a [fault.Error]. A nil resolver is Go's.
+func Resolve(ctx context.Context, by *hosts.Resolver, host string) ([]netip.Addr, error) {
 	if host == "" {
-		return nil, failure(CodeBadAddress, "resolve", "the host name is empty")
+		return nil, fault.New(fault.BadAddress, "resolve", "the host name is empty")
 	}
-	op := "resolve " + printable(host)
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{addr.Unmap()}, nil
-	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if ctx.Err() != nil {
-		return nil, ended(ctx, op, "the name service did not answer: check /etc/resolv.conf and the network")
-	}
+	op := "resolve " + fault.Printable(host)
+	addrs, err := by.Lookup(ctx, host)
 	var dns *net.DNSError
+	known := errors.As(err, &dns)
 	switch {
-	case errors.As(err, &dns) && dns.IsTimeout:
-		return nil, failure(CodeTimeout, op, "the name service did not answer: %w", err)
+	case err != nil && ctx.Err() != nil && !(known && dns.IsNotFound):
+		return nil, ended(ctx, op, "the name service did not answer: check /etc/resolv.conf and the network")
+	case known && dns.IsTimeout:
+		return nil, fault.New(fault.Timeout, op, "the name service did not answer: %w", err)
 	case err != nil:
-		return nil, failure(CodeUnknownHost, op, "%w: check the host part of the node's name, DNS and the hosts file", err)
-	case len(addrs) == 0:
-		return nil, failure(CodeUnknownHost, op, "the name has no address")
-	}
-	for i := range addrs {
-		addrs[i] = addrs[i].Unmap()
+		return nil, fault.New(fault.UnknownHost, op, "%w: check the host part of the node's name, DNS and the hosts file", err)
 	}
 	return addrs, nil
 }
 
 // ended is the error of a request whose context has ended: by its deadline, for which words say what was waited for,
 // or since it is no longer wanted.
-func ended(ctx context.Context, op, words string) *Error {
+func ended(ctx context.Context, op, words string) *fault.Error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return &Error{CodeTimeout, op, errors.New(words)}
+		return fault.Wrap(fault.Timeout, op, errors.New(words))
 	}
 	cause := context.Cause(ctx)
 	if errors.Is(cause, errStopping) {
-		return &Error{CodeCancelled, op, cause}
+		return fault.Wrap(fault.Cancelled, op, cause)
 	}
-	return &Error{CodeCancelled, op, errors.New("cancelled")}
+	return fault.Wrap(fault.Cancelled, op, errors.New("cancelled"))
 }

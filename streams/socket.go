@@ -9,8 +9,8 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// A socket is a UDP socket with the QUIC transport on it. Its endpoint keeps it open while it listens, while it is
-// the one for dials, or while a connection runs on it.
+// A socket is a UDP socket with a QUIC transport. Its endpoint keeps it open while it listens, while it serves
+// dials, or while a connection runs on it.
 type socket struct {
 	asked     netip.Addr // the address that Listen was asked for; invalid: all
 	local     netip.AddrPort
@@ -21,9 +21,9 @@ type socket struct {
 	users int // guarded by Endpoint.mu: connections and dials that run on it
 }
 
-// openSocket binds a UDP socket. An invalid address is the wildcard of both families, or of IPv4 where there is no
-// other.
-func (e *Endpoint) openSocket(addr netip.Addr, port uint16) (*socket, error) {
+// openSocket binds a UDP socket, to listen for a node, or with an empty name to dial. An invalid address is the
+// wildcard of both families, or of IPv4 where the host has no IPv6.
+func (e *Endpoint) openSocket(node string, addr netip.Addr, port uint16) (*socket, error) {
 	s := &socket{asked: addr}
 	var udp *net.UDPConn
 	var err error
@@ -42,6 +42,9 @@ func (e *Endpoint) openSocket(addr netip.Addr, port uint16) (*socket, error) {
 			udp, err = net.ListenUDP("udp4", &net.UDPAddr{Port: int(port)})
 		}
 		if err == nil {
+			udp, err = bothFamilies(udp)
+		}
+		if err == nil {
 			s.v4, s.v6 = true, addrPort(udp.LocalAddr()).Addr().Is6()
 		}
 	}
@@ -50,14 +53,16 @@ func (e *Endpoint) openSocket(addr netip.Addr, port uint16) (*socket, error) {
 	}
 	s.local = addrPort(udp.LocalAddr())
 	cfg := e.current.Load()
-	reset := &resetter{run: e.run, key: cfg.ResetKey, budget: bucket{rate: resetsPerSecond, burst: resetBurst}}
+	reset := &resetter{run: e.run, key: cfg.resetKey(node, s.local.Port()),
+		budget: bucket{rate: resetsPerSecond, burst: resetBurst}}
 	s.conn = newPacketConn(udp, reset, e.gate)
+	s.conn.parted = e.parted
 	s.transport = &quic.Transport{
 		Conn:                  s.conn,
 		ConnectionIDGenerator: reset,
 		StatelessResetKey:     &reset.key,
 		ConnContext: func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-			return e.arrival(ctx, s, info)
+			return e.beginInbound(ctx, s, info)
 		},
 		VerifySourceAddress: func(from net.Addr) bool {
 			return e.admission.wantsProof(e.current.Load(), sourceOf(from), time.Now())
@@ -81,7 +86,7 @@ func (s *socket) reaches(to netip.Addr) bool {
 	}
 }
 
-// close ends all connections on the socket without a word to their peers and waits for quic-go to let go of it.
+// close ends all connections on the socket without telling their peers, and waits until quic-go has let go of it.
 func (s *socket) close() {
 	s.transport.Close()
 	s.conn.Close()
@@ -90,11 +95,11 @@ func (s *socket) close() {
 // holdLocked counts a user of the socket, which stays open until release.
 func (e *Endpoint) holdLocked(s *socket) { s.users++ }
 
-// release ends what holdLocked began, and closes the socket if nobody has a use for it.
+// release undoes a holdLocked, and closes the socket if it was the last.
 func (e *Endpoint) release(s *socket) {
 	e.mu.Lock()
 	s.users--
-	drop := s.users == 0 && s != e.ephemeral && (e.listener == nil || e.listener.socket != s) && !e.stopped
+	drop := s.users == 0 && s != e.ephemeral && (e.listener == nil || e.listener.socket != s) && !e.work.Stopped()
 	if drop {
 		delete(e.sockets, s)
 	}
@@ -104,22 +109,21 @@ func (e *Endpoint) release(s *socket) {
 	}
 }
 
-// releaseAfter releases the socket when a dialled connection has ended. Whoever calls it has entered.
+// releaseAfter releases the socket when a dialled connection has ended. The caller is counted in work.
 func (e *Endpoint) releaseAfter(conn *quic.Conn, s *socket) {
-	e.work.Add(1)
+	done := e.work.Extend()
 	context.AfterFunc(conn.Context(), func() {
-		defer e.work.Done()
+		defer done()
 		e.release(s)
 	})
 }
 
-// dialSocket returns a socket that reaches the address, held for the caller. It is the listener's where that can be,
-// since a sidecar that takes the place of this one listens on the same port and tells our peers there that we are
-// gone.
+// dialSocket returns a socket that reaches the address, held for the caller. It prefers the listener's: the sidecar
+// that replaces this one listens on the same port, and tells our peers there that we are gone.
 func (e *Endpoint) dialSocket(to netip.Addr) (*socket, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.stopped {
+	if e.work.Stopped() {
 		return nil, errStopping
 	}
 	if e.listener != nil && e.listener.socket.reaches(to) {
@@ -127,7 +131,7 @@ func (e *Endpoint) dialSocket(to netip.Addr) (*socket, error) {
 		return e.listener.socket, nil
 	}
 	if e.ephemeral == nil {
-		s, err := e.openSocket(netip.Addr{}, 0)
+		s, err := e.openSocket("", netip.Addr{}, 0)
 		if err != nil {
 			return nil, err
 		}

@@ -6,9 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
-	"quic_dist/lanes"
+	"quic_dist/internal/identity"
+	"quic_dist/internal/lanes"
 )
 
 // ChannelStats are the figures of a channel at one moment.
@@ -20,8 +19,8 @@ type ChannelStats struct {
 	Mode     lanes.Mode
 	Since    time.Time
 
-	Connections []quic.ConnectionStats // the first has the main stream
-	Lanes       []LaneStats            // the main stream, and the lanes that have been used
+	Connections []ConnStats // the first has the main stream
+	Lanes       []LaneStats // the main stream, and the lanes that have been used
 }
 
 // LaneStats are the figures of one stream of a channel, towards the peer.
@@ -33,34 +32,21 @@ type LaneStats struct {
 
 // Heard returns how many bytes have come from the peer, of packets of all kinds.
 func (c *Channel) Heard() (bytes uint64) {
-	for _, conn := range c.conns {
-		bytes += conn.ConnectionStats().BytesReceived
+	for _, conn := range c.link.Stats() {
+		bytes += conn.BytesReceived
 	}
 	return bytes
 }
 
 // Stats returns the channel's figures. It waits for nothing but a lock that is held briefly.
 func (c *Channel) Stats() ChannelStats {
-	s := ChannelStats{
+	return ChannelStats{
 		Node: c.peer.Node, Identity: c.identity, Remote: c.Remote(), Dialled: c.peerUse == x509.ExtKeyUsageServerAuth,
-		Mode: c.mode, Since: c.since, Connections: make([]quic.ConnectionStats, len(c.conns)),
+		Mode: c.mode, Since: c.since, Connections: c.link.Stats(), Lanes: c.out.stats(),
 	}
-	c.lostMu.Lock()
-	for i, conn := range c.conns {
-		now := conn.ConnectionStats()
-		// A packet that was taken for lost and then comes is taken back by quic-go. A count that people take differences of
-		// must not fall.
-		c.lost[i].bytes = max(c.lost[i].bytes, now.BytesLost)
-		c.lost[i].packets = max(c.lost[i].packets, now.PacketsLost)
-		now.BytesLost, now.PacketsLost = c.lost[i].bytes, c.lost[i].packets
-		s.Connections[i] = now
-	}
-	c.lostMu.Unlock()
-	s.Lanes = c.out.stats()
-	return s
 }
 
-func (o *outbox) stats() []LaneStats {
+func (o *sendQueue) stats() []LaneStats {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var all []LaneStats
@@ -107,10 +93,10 @@ func (e *Endpoint) Counters() Counters {
 }
 
 // Identity returns what the endpoint shows to peers, and judges them by, now.
-func (e *Endpoint) Identity() *Identity { return e.current.Load().Identity }
+func (e *Endpoint) Identity() *identity.Identity { return e.current.Load().Identity }
 
-// EventKey is the attribute of a log record that says, in one word, what it is about. The words are those of the field event
-// of portproto/PROTOCOL.md.
+// EventKey is the attribute of a log record that says, in one word, what it is about. The words are those of the
+// field event of portproto/PROTOCOL.md.
 const EventKey = "event"
 
 // Node returns the name of the node that listens; nothing if none does.

@@ -7,7 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"quic_dist/lanes"
+	"quic_dist/internal/lanes"
+	"quic_dist/internal/testrun"
 )
 
 // The figures of a channel are those of what went over it, of both ends.
@@ -27,20 +28,22 @@ func TestStatsAreOfWhatWasSent(t *testing.T) {
 	if !a.Dialled || b.Dialled || a.Node != "b@h" || b.Node != "a@h" || a.Since.IsZero() {
 		t.Errorf("got %+v and %+v", a, b)
 	}
-	if c := a.Connections[0]; c.BytesSent < size || c.SmoothedRTT <= 0 || c.CongestionWindow == 0 || c.PacketsSent < size/1500 {
+	if c := a.Connections[0]; c.BytesSent < size || c.SmoothedRTT <= 0 || c.CongestionWindow == 0 ||
+		c.PacketsSent < size/1500 {
 		t.Errorf("the sender has %+v", c)
 	}
 	if c := b.Connections[0]; c.BytesReceived < size || c.PacketsReceived == 0 {
 		t.Errorf("the receiver has %+v", c)
 	}
-	if got != len(payload) || a.Lanes[0].Lane != lanes.Main || a.Lanes[0].Sent != uint64(len(payload)) || a.Lanes[0].Queued != 0 {
+	if got != len(payload) || a.Lanes[0].Lane != lanes.Main || a.Lanes[0].Sent != uint64(len(payload)) ||
+		a.Lanes[0].Queued != 0 {
 		t.Errorf("%d bytes came; the main stream has %+v", got, a.Lanes[0])
 	}
 }
 
 // What a peer does not take shows as queued, on the lane that it is on.
 func TestStatsShowWhatIsQueued(t *testing.T) {
-	o := newOutbox(stuck{}, nil, 2)
+	o := newSendQueue(stuck{}, nil, 2)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -51,7 +54,8 @@ func TestStatsShowWhatIsQueued(t *testing.T) {
 	}()
 	<-done
 	got := o.stats()
-	if len(got) != 2 || got[0] != (LaneStats{Lane: 0, Queued: chunkSize + 10}) || got[1] != (LaneStats{Lane: 2, Queued: 7}) {
+	if len(got) != 2 || got[0] != (LaneStats{Lane: 0, Queued: chunkSize + 10}) ||
+		got[1] != (LaneStats{Lane: 2, Queued: 7}) {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -68,7 +72,7 @@ func TestCountersCount(t *testing.T) {
 	}
 	wrong := to(at)
 	wrong.Cookie = []byte("another")
-	if _, err := a.Dial(within(t), wrong); err == nil {
+	if _, err := a.Dial(testrun.Context(t), wrong); err == nil {
 		t.Fatal("a wrong cookie is no failure")
 	}
 	if c := a.Counters(); c.Dialled != 1 || c.DialsFailed != 1 || c.Accepted != 0 {
@@ -81,7 +85,7 @@ func TestCountersCount(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}()
-	await(t, counted, "the refusal is counted")
+	testrun.Await(t, counted, "the refusal is counted")
 	if c := b.Counters(); c.Accepted != 1 || c.Refused != 1 || c.Dialled != 0 {
 		t.Errorf("the acceptor counts %+v", c)
 	}

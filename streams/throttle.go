@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// A level is how much of a bucket is spent. The zero value is a full bucket.
+// A level is the spent part of a bucket. The zero value is a full bucket.
 type level struct {
 	spent float64 // tokens taken and not yet grown back
 	last  time.Time
 }
 
-// grow gives back what has grown at rate tokens a second until now, and returns what is still spent.
+// grow refunds rate tokens for each second until now, and returns the spent part.
 func (l *level) grow(rate float64, now time.Time) float64 {
 	if elapsed := now.Sub(l.last); elapsed > 0 {
 		l.spent = max(0, l.spent-rate*elapsed.Seconds())
@@ -45,10 +45,10 @@ func (b *bucket) take(now time.Time) bool {
 // throttleCells is how many buckets each of a throttle's two rows has.
 const throttleCells = 2048
 
-// A throttle limits how often something happens for each source, in constant memory (two rows of 64 KiB) however many sources
-// there are. A source has one bucket in each row, at places that a keyed hash chooses, and is refused if both are empty: so
-// it is never allowed more than its rate, and suffers from others' floods only if they meet it in both rows. Safe for
-// concurrent use.
+// A throttle limits how often something happens for each source, in constant memory (two rows of 64 KiB) however
+// many sources there are. A source has one bucket in each row, at places that a keyed hash chooses, and is refused
+// if both are empty: so it is never allowed more than its rate, and suffers from others' floods only if they meet it
+// in both rows. Safe for concurrent use.
 type throttle struct {
 	rate, burst float64
 	seed        maphash.Seed
@@ -101,8 +101,8 @@ func (t *throttle) give(source netip.Addr, n float64) {
 	one.spent, two.spent = max(0, one.spent-n), max(0, two.spent-n)
 }
 
-// sourceOf returns what counts as one source: an IPv4 address; of IPv6 the /64, which is what one customer or one host has
-// to itself, but for link-local addresses, of which a whole link has one /64.
+// sourceOf returns the key of a source: an IPv4 address, or the /64 of an IPv6 address, which one customer or one
+// host has to itself. A link-local address is its own key, because a whole link shares one /64.
 func sourceOf(addr net.Addr) netip.Addr {
 	ip := addrPort(addr).Addr()
 	if !ip.Is6() || ip.IsLinkLocalUnicast() {

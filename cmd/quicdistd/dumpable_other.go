@@ -2,5 +2,5 @@
 
 package main
 
-// undumpable has no more to do where the limit of a core's size counts for all of them.
+// undumpable does nothing: the limit on the size of a core file already prevents every dump.
 func undumpable() {}

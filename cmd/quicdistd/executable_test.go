@@ -5,141 +5,40 @@ package main
 import (
 	"bytes"
 	"errors"
-	"os"
+	"net"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"quic_dist/internal/session"
+	"quic_dist/internal/testrun"
+	"quic_dist/internal/testvm"
 	"quic_dist/portproto"
 )
 
-// A process is quicdistd as the VM starts it, with what it has written to standard error.
-type process struct {
-	*vm
-	cmd    *exec.Cmd
-	dir    string       // for temporary files
-	stdout *os.File     // the end that the VM reads
-	stderr bytes.Buffer // to be read when it has ended
-}
-
-// executable returns a command that runs main.
-func executable(args ...string) *exec.Cmd {
-	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), asExecutable+"=yes", "GORACE=atexit_sleep_ms=0", "GODEBUG=http2xconnect=1")
-	return cmd
-}
-
-func started(t *testing.T) *process {
-	t.Helper()
-	return startedIn(t, shortDir(t))
-}
-
-// startedIn starts quicdistd with a folder for temporary files.
-func startedIn(t *testing.T, dir string) *process {
-	t.Helper()
-	stdin, inW, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	outR, stdout, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &process{cmd: executable(), stdout: outR, dir: dir}
-	p.cmd.Env = append(p.cmd.Env, "TMPDIR="+p.dir, "XDG_RUNTIME_DIR=")
-	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, stdout, &p.stderr
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	stdin.Close()
-	stdout.Close()
-	p.vm = newVM(t, inW, outR)
-	go func() {
-		defer close(p.ended)
-		p.err = p.cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		p.hold(false)
-		inW.Close()
-		select {
-		case <-p.ended:
-		case <-time.After(patience()):
-			t.Error("it had to be killed")
-			_ = p.cmd.Process.Kill()
-			<-p.ended
-		}
-		outR.Close()
-	})
-	return p
-}
-
-// shortDir is t.TempDir with a name that leaves room for that of a socket.
-func shortDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "q")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
-// die closes the VM's ends of both pipes.
-func (p *process) die() {
-	p.stdin.Close()
-	p.stdout.Close()
-}
-
-func (p *process) signal(t *testing.T, s syscall.Signal) {
-	t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// wantExit waits for the end of the process, which is to have this status and, if that is not 0, to have said why in one line.
-func (p *process) wantExit(t *testing.T, status int, words ...string) {
-	t.Helper()
-	took := p.awaitEnd(patience())
-	if got := p.cmd.ProcessState.ExitCode(); got != status {
-		t.Errorf("exit status %d, want %d", got, status)
-	}
-	said := p.stderr.String()
-	if status == 0 && said != "" || status != 0 && strings.Count(said, "\n") != 1 {
-		t.Errorf("on standard error: %q", said)
-	}
-	for _, w := range words {
-		if !strings.Contains(said, w) {
-			t.Errorf("standard error %q does not say %q", said, w)
-		}
-	}
-	if took > scaled(time.Second) {
-		t.Errorf("it took %s", took)
-	}
-}
-
 func TestExecutableExplainsItself(t *testing.T) {
-	out, err := executable("version").CombinedOutput()
+	out, err := testvm.Executable("version").CombinedOutput()
 	if err != nil || string(out) != "quicdistd "+build+", protocol 1\n" {
 		t.Errorf("version: %q, %v", out, err)
 	}
-	out, err = executable("cert", "-h").CombinedOutput()
+	out, err = testvm.Executable("cert", "-h").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "quicdistd cert [command]") {
 		t.Errorf("cert -h: %q, %v", out, err)
 	}
-	out, err = executable("-h").CombinedOutput()
+	out, err = testvm.Executable("-h").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "-proto_dist quic") || !strings.Contains(string(out), "Usage:") {
 		t.Errorf("-h: %q, %v", out, err)
 	}
 	for _, args := range [][]string{{"hepl"}, {"version", "please"}} {
-		out, err := executable(args...).CombinedOutput()
+		out, err := testvm.Executable(args...).CombinedOutput()
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.ExitCode() != exitUsage {
 			t.Errorf("%v: %v, want exit status %d", args, err, exitUsage)
 		}
-		if !strings.Contains(string(out), "Usage:") {
+		if !strings.Contains(string(out), "-h\n") {
 			t.Errorf("%v: %q", args, out)
 		}
 	}
@@ -157,80 +56,100 @@ func TestExitStatusSaysWhoIsToBlame(t *testing.T) {
 		{"end of file in a frame", hello[:20], 0, nil},
 		{"end of file after the hello", hello, 0, nil},
 		{"stop", append(bytes.Clone(hello), portproto.Append(nil, &portproto.Stop{})...), 0, nil},
-		{"text", []byte("GET / HTTP/1.1\r\n\r\n"), exitProtocol, []string{"too_large"}},
-		{"zeros", make([]byte, 100), exitProtocol, []string{"empty"}},
-		{"garbage after the hello", append(bytes.Clone(hello), 0, 0, 0, 2, 1, 131), exitProtocol, []string{"bad_term"}},
+		{"text", []byte("GET / HTTP/1.1\r\n\r\n"), session.ExitProtocol, []string{"too_large"}},
+		{"zeros", make([]byte, 100), session.ExitProtocol, []string{"empty"}},
+		{"garbage after the hello", append(bytes.Clone(hello), 0, 0, 0, 2, 1, 131), session.ExitProtocol,
+			[]string{"bad_term"}},
 		{"another build", portproto.Append(nil, &portproto.VMHello{Protocol: portproto.Protocol, Build: "9.9.9"}),
-			exitVersion, []string{"9.9.9", build}},
+			session.ExitVersion, []string{"9.9.9", build}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			p := started(t)
-			p.putBytes(test.said)
+			p := testvm.Start(t)
+			p.PutBytes(test.said)
 			if test.status == 0 {
-				p.stdin.Close()
+				p.Stdin.Close()
 			}
-			p.wantExit(t, test.status, test.words...)
-			expect[*portproto.SidecarHello](p.vm)
+			p.WantExit(t, test.status, test.words...)
+			testvm.Expect[*portproto.SidecarHello](p.VM)
 		})
 	}
 }
 
-func TestSIGTERMDeliversWhatWasSent(t *testing.T) {
-	p := started(t)
-	p.greet().configure()
-	b := configured(t)
-	onP, onB := connect(p.vm, b, b.listen())
-	sent := distFrames(1, 900_000, 50_000)
-	p.write(onP, sent, portproto.MaxDataPayload)
-	p.wantServing()
-	p.signal(t, syscall.SIGTERM)
-	wantSame(t, "before SIGTERM", b.take(onB, len(sent), 1<<20), sent)
-	b.allow(onB, 1)
-	b.wantClosed(onB, portproto.ReasonPeerClosed)
-	p.wantExit(t, 0)
-	p.wantClosed(onP, portproto.ReasonLocal)
+// Signals for all processes of a terminal or of a service do not end the sidecar of a VM that lives, nor its
+// channels.
+func TestSignalsAreIgnored(t *testing.T) {
+	p := testvm.Start(t)
+	p.Hello().Configure()
+	b := testvm.Start(t).Hello().Configure()
+	onP, onB := testvm.Connect(p.VM, b, b.Listen())
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE} {
+		p.Signal(t, s)
+	}
+	p.WantServing()
+	sent := testvm.DistFrames(1, 900_000, 50_000)
+	p.Write(onP, sent, portproto.MaxDataPayload)
+	testvm.WantSame(t, "after the signals", b.Take(onB, len(sent), 1<<20), sent)
 }
 
-// The operator's ^C and the end of his terminal are the VM's to handle, which shares the process group.
-func TestSIGINTAndSIGHUPAreIgnored(t *testing.T) {
-	p := started(t)
-	p.greet().configure()
-	p.signal(t, syscall.SIGINT)
-	p.signal(t, syscall.SIGHUP)
-	p.wantServing()
+// A command that somebody has typed ends by SIGTERM, as any program does.
+func TestSIGTERMEndsACommand(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	cmd := testvm.Executable("names", "127.0.0.1", "--epmd-port", strconv.Itoa(silent.Addr().(*net.TCPAddr).Port),
+		"--timeout", "1h")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	if _, err := silent.Accept(); err != nil { // it is under way
+		t.Error(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(testrun.Patience()):
+		_ = cmd.Process.Kill()
+		t.Fatal("it goes on")
+	}
 }
 
 // A VM that is stopped reads nothing; the sidecar ends all the same.
-func TestSIGTERMWhileTheVMDoesNotRead(t *testing.T) {
+func TestStopWhileTheVMDoesNotRead(t *testing.T) {
 	t.Parallel() // it mostly waits
-	p := started(t)
-	p.greet().configure()
-	b := configured(t)
-	onP, onB := connect(p.vm, b, b.listen())
-	p.grant(onP, portproto.MaxCredit)
-	p.hold(true)
-	b.writeMeanwhile(onB, distFrames(1, 30<<20, 50_000))
-	b.awaitStandstill(onB)
-	p.signal(t, syscall.SIGTERM)
-	p.awaitEnd(scaled(2 * time.Second))
+	p := testvm.Start(t)
+	p.Hello().Configure()
+	b := testvm.Start(t).Hello().Configure()
+	onP, onB := testvm.Connect(p.VM, b, b.Listen())
+	p.Grant(onP, portproto.MaxCredit)
+	p.Hold(true)
+	b.WriteMeanwhile(onB, testvm.DistFrames(1, 30<<20, 50_000))
+	b.AwaitStandstill(onB)
+	p.Put(&portproto.Stop{})
+	p.AwaitEnd(testrun.Scaled(2 * time.Second))
 }
 
 // The VM is killed: its ends of both pipes close at once, while the sidecar has data for it.
 func TestDeathOfTheVMWhileTheSidecarWrites(t *testing.T) {
-	p := started(t)
-	p.greet().configure()
-	b := configured(t)
-	onP, onB := connect(p.vm, b, b.listen())
-	sent := distFrames(1, 900_000, 50_000)
-	p.write(onP, sent, portproto.MaxDataPayload)
-	p.grant(onP, portproto.MaxCredit)
-	b.writeMeanwhile(onB, distFrames(2, 30<<20, 50_000))
-	p.await("data", func() bool { return p.channels[onP].total > 1<<20 })
-	p.die()
+	p := testvm.Start(t)
+	p.Hello().Configure()
+	b := testvm.Start(t).Hello().Configure()
+	onP, onB := testvm.Connect(p.VM, b, b.Listen())
+	sent := testvm.DistFrames(1, 900_000, 50_000)
+	p.Write(onP, sent, portproto.MaxDataPayload)
+	p.Grant(onP, portproto.MaxCredit)
+	b.WriteMeanwhile(onB, testvm.DistFrames(2, 30<<20, 50_000))
+	p.Await("data", func() bool { return p.Channels[onP].Total > 1<<20 })
+	p.Die()
 	// What the VM had sent arrives all the same.
-	wantSame(t, "of a VM that was killed", b.take(onB, len(sent), 1<<20), sent)
-	b.allow(onB, 1)
-	b.wantClosed(onB, portproto.ReasonPeerClosed)
-	p.wantExit(t, 0)
+	testvm.WantSame(t, "of a VM that was killed", b.Take(onB, len(sent), 1<<20), sent)
+	b.Allow(onB, 1)
+	b.WantClosed(onB, portproto.ReasonPeerClosed)
+	p.WantExit(t, 0)
 }

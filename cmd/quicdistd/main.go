@@ -1,32 +1,33 @@
-// Quicdistd is the sidecar of an Erlang node whose distribution runs over QUIC (erl -proto_dist quic). The node's VM starts it
-// and speaks portproto/PROTOCOL.md with it on standard input and output. With arguments it is a tool for people: package cli.
+// Quicdistd is the sidecar of an Erlang node whose distribution runs over QUIC (erl -proto_dist quic). The
+// node's VM starts it and speaks portproto/PROTOCOL.md with it on standard input and output: package session.
+// With arguments it is a tool for people: package cli.
+//
+// This package owns what belongs to the process: rights, core dumps, pipes, signals, the number of processors
+// and the exit status.
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 
-	"quic_dist/cli"
+	"quic_dist/internal/cli"
+	"quic_dist/internal/session"
 	"quic_dist/portproto"
 )
 
 // build is the version of the library that this executable belongs to; the linker sets it (-X main.build=...).
 var build = "unstamped"
 
-// Exit statuses, as in PROTOCOL.md, section 8.
-const (
-	exitInternal = 1
-	exitUsage    = 2
-	exitProtocol = 3
-	exitVersion  = 4
-)
+// exitUsage is the exit status for wrong arguments or wrong rights (PROTOCOL.md, section 8).
+const exitUsage = 2
 
 func main() {
 	if err := checkIdentity(); err != nil {
@@ -44,76 +45,63 @@ func main() {
 	os.Exit(run())
 }
 
-// byHand runs a command of package cli until it is done, or a signal ends it.
+// byHand runs a command of package cli until it is done or a signal ends it, and returns the exit status.
 func byHand(args []string) int {
 	hideMemory(os.Getenv("QUICDISTD_DUMPABLE") != "")
 	log.SetFlags(0)
-	log.SetOutput(io.Discard) // quic-go's remarks on buffer sizes
+	log.SetOutput(io.Discard) // quic-go logs remarks on buffer sizes
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	return cli.Main(ctx, cli.Config{
-		Args: args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Build: build, Protocol: portproto.Protocol,
+		Args: args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Build: build,
+		Protocol: portproto.Protocol,
 	})
 }
 
+// run serves the VM until the conversation ends, and returns the exit status.
 func run() int {
 	keepToOurselves(os.Getenv("QUICDISTD_DUMPABLE") != "")
 	processors(os.Getenv("GOMAXPROCS"))
 	stdin, stdout := preparePipe(os.Stdin), preparePipe(os.Stdout)
 	os.Stdout = os.Stderr // no stray print may end up between two frames
 
-	// A write to a VM that has died must fail, not kill: what the VM sent before is still to be delivered.
-	signal.Ignore(syscall.SIGPIPE, syscall.SIGINT, syscall.SIGHUP)
-	terminated, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
+	// A write to a VM that has died must fail, and not kill the sidecar: what the VM sent before must still be
+	// delivered. The other signals go to all processes of a terminal or of a service. The VM decides when the
+	// sidecar ends: by stop, or by its own end.
+	signal.Ignore(syscall.SIGPIPE, syscall.SIGINT, syscall.SIGHUP, syscall.SIGTERM)
 
 	w := portproto.NewWriter(stdout)
-	logger := newLogger(w)
+	s := session.New(w, session.Config{Build: build, RuntimeDirs: runtimeDirs(os.Getenv), StateDir: session.StateDir()})
 	log.SetFlags(0)
-	log.SetOutput(stdLog{logger}) // quic-go's remarks on buffer sizes
-
-	err := newBridge(w, logger, runtimeDir()).Run(terminated, stdin)
-	var fault *vmFault
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &fault):
+	log.SetOutput(s.DebugLog()) // quic-go logs remarks on buffer sizes
+	err := s.Run(context.Background(), stdin)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "quicdistd:", err)
-		return fault.status
-	default:
-		fmt.Fprintln(os.Stderr, "quicdistd:", err)
-		return exitInternal
 	}
+	return session.ExitStatus(err)
 }
 
-// processors has the sidecar use half of the processors that it may, unless the user has said how many: the other half is
-// the BEAM's. More of them would mostly wake each other: with one of two, bulk data costs a quarter less CPU time and is
-// faster for it (docs/BENCHMARKS.md).
-func processors(said string) {
-	if said == "" {
+// processors limits the sidecar to half of its processors, unless the user has set GOMAXPROCS: the other half
+// is the BEAM's. With more of them, goroutines mostly wake each other: with one processor of two, bulk data
+// costs a quarter less CPU time and is faster (docs/BENCHMARKS.md).
+func processors(set string) {
+	if set == "" {
 		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
 	}
 }
 
-// runtimeDir is where sockets belong: the user's own folder for such things, if there is one.
-func runtimeDir() string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
-		return dir
+// runtimeDirs returns the folders in which folders of this user may be made, the preferred first: the user's
+// runtime folder, then those of temporary files. Some of them may not exist.
+func runtimeDirs(getenv func(string) string) (dirs []string) {
+	for _, dir := range []string{getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp"} {
+		if filepath.IsAbs(dir) && !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
 	}
-	return os.TempDir()
+	return dirs
 }
 
 func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0 && info.Name() != os.DevNull
-}
-
-// stdLog turns lines of the standard library's logger into debug lines of ours.
-type stdLog struct{ logger *logger }
-
-var _ io.Writer = stdLog{}
-
-func (s stdLog) Write(line []byte) (int, error) {
-	s.logger.Debug(string(line))
-	return len(line), nil
 }

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"quic_dist/internal/testvm"
 )
 
 // asKept makes the test binary print what keepToOurselves comes to.
@@ -35,7 +37,7 @@ func TestMemoryAndFilesAreKeptToOurselves(t *testing.T) {
 		{[]string{"dumpable"}, "dumpable=1 core=.* umask=077 <nil>\n"},
 	} {
 		cmd := exec.Command(os.Args[0], c.args...)
-		cmd.Env = append(os.Environ(), asExecutable+"="+asKept)
+		cmd.Env = append(os.Environ(), testvm.AsExecutable+"="+asKept)
 		out, err := cmd.CombinedOutput()
 		if err != nil || !regexp.MustCompile("^"+c.want+"$").Match(out) {
 			t.Errorf("%v: %q, %v, want %q", c.args, out, err, c.want)
@@ -46,9 +48,9 @@ func TestMemoryAndFilesAreKeptToOurselves(t *testing.T) {
 // The sidecar itself has done so before its hello.
 func TestSidecarKeepsItsMemoryToItself(t *testing.T) {
 	t.Setenv("QUICDISTD_DUMPABLE", "")
-	p := started(t)
-	p.greet()
-	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.cmd.Process.Pid))
+	p := testvm.Start(t)
+	p.Hello()
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,13 +61,13 @@ func TestSidecarKeepsItsMemoryToItself(t *testing.T) {
 
 func TestSetUIDExecutableRefusesToRun(t *testing.T) {
 	for _, bit := range []os.FileMode{os.ModeSetuid, os.ModeSetgid} {
-		file := filepath.Join(shortDir(t), "quicdistd")
+		file := filepath.Join(testvm.ShortDir(t), "quicdistd")
 		copyExecutable(t, file)
 		if err := os.Chmod(file, 0o755|bit); err != nil {
 			t.Fatal(err)
 		}
 		cmd := exec.Command(file)
-		cmd.Env = append(os.Environ(), asExecutable+"=yes")
+		cmd.Env = append(os.Environ(), testvm.AsExecutable+"=yes")
 		out, err := cmd.CombinedOutput()
 		exit, ok := errors.AsType[*exec.ExitError](err)
 		if !ok || exit.ExitCode() != exitUsage {

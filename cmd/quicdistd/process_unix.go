@@ -8,8 +8,9 @@ import (
 	"syscall"
 )
 
-// checkIdentity refuses to run with the rights of somebody else than who started this process: it takes orders and file names
-// on its standard input. The executable's mode counts too, so that the fault shows before somebody else starts it.
+// checkIdentity refuses to run with the rights of somebody else than who started this process: it takes orders and file
+// names on its standard input. The executable's mode counts too, so that the fault shows before somebody else starts
+// it.
 func checkIdentity() error {
 	file, err := os.Executable()
 	if err != nil {
@@ -25,14 +26,14 @@ func checkIdentity() error {
 	return nil
 }
 
-// keepToOurselves sees to it that files made here are for this user alone and, unless it is to be dumpable, that no core is
-// dumped: the memory holds keys. None of it can fail in a way that matters more than running.
+// keepToOurselves makes files readable by this user only. Unless dumpable is set, it also prevents core dumps, because
+// the memory holds keys. Its errors are ignored, because the process must run even so.
 func keepToOurselves(dumpable bool) {
 	syscall.Umask(0o077)
 	hideMemory(dumpable)
 }
 
-// hideMemory is the part of it that is about memory.
+// hideMemory prevents core dumps and debuggers of this user.
 func hideMemory(dumpable bool) {
 	if dumpable {
 		return

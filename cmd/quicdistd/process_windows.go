@@ -1,11 +1,11 @@
 package main
 
-// checkIdentity has nothing to check: there are no set-uid programs.
+// checkIdentity checks nothing: Windows has no set-uid programs.
 func checkIdentity() error { return nil }
 
-// keepToOurselves has nothing to do: modes are inherited, and what is done with a crashed process's memory is not its own
-// decision.
+// keepToOurselves does nothing: files inherit their modes, and the system decides what becomes of a crashed
+// process's memory.
 func keepToOurselves(bool) {}
 
-// hideMemory has nothing to do either.
+// hideMemory does nothing, as keepToOurselves.
 func hideMemory(bool) {}

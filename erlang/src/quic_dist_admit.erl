@@ -1,26 +1,34 @@
-%% @doc Who may connect to this node, and with which cookie: the VM's answers to its sidecar.
+%% @doc Which peers may connect to this node, and with which cookie: the VM's answers to its
+%% sidecar.
 %%
-%% A peer that the sidecar has no reason of its own to turn away is asked about, by the name that it
-%% claims (the event `admit' of portproto/PROTOCOL.md). What decides is the option `allow',
-%% `net_kernel:allow/1', and the cookie that this node has for that name; the proof that the peer
-%% knows the cookie is the sidecar's business. No atom is made of a stranger's name.
+%% The sidecar asks about each peer that it has no reason to refuse, by the name that the peer
+%% claims (the event `admit' of portproto/PROTOCOL.md). The option `allow', `net_kernel:allow/1' and
+%% the cookie that this node has for that name decide; the sidecar checks the proof that the peer
+%% knows the cookie. No atom is made of a stranger's name.
 -module(quic_dist_admit).
+-behaviour(quic_dist_feature).
 
--export([answer/4, may_connect/2, cookie/2, matches/2]).
+-export([topics/0, handle/3, may_connect/2, cookie/2, matches/2]).
 
-%% @doc Answers a question, from a process of its own: `net_kernel' and `auth' are asked, which may
-%% be busy, and `quic_dist_port' must never wait for them. If they take longer than `Timeout'
-%% milliseconds the answer is no; the sidecar has given up by then. As many such processes can be
-%% as the sidecar has open questions.
--spec answer(port(), Admit :: quic_dist_proto:fields(), quic_dist_config:options(), timeout()) ->
-    ok.
-answer(Port, #{attempt := Attempt, node := Node}, Options, Timeout) ->
+%% @private
+-spec topics() -> [quic_dist_feature:topic(), ...].
+topics() ->
+    [admit].
+
+%% @private Answers a question of the sidecar, from a process of its own: it asks `net_kernel' and
+%% `auth', which may be busy, and `quic_dist_sidecar' must never wait for them. If they take longer
+%% than a handshake may, the answer is no; the sidecar has given up by then. There are at most as
+%% many such processes as the sidecar has open questions.
+-spec handle(admit, quic_dist_proto:fields(), quic_dist_feature:context()) -> ok.
+handle(admit, #{attempt := Attempt, node := Node}, #{port := Port, options := Options}) ->
+    Timeout = quic_dist_kernel:setup_time(),
     _ = spawn_opt(
         fun() ->
             Verdict = within(Timeout, fun() -> verdict(Node, Options) end),
-            write(Port, quic_dist_proto:control(verdict, Verdict#{attempt => Attempt}))
+            Frame = quic_dist_proto:control(verdict, Verdict#{attempt => Attempt}),
+            quic_dist_pipe:write(Port, Frame)
         end,
-        %% As the processes that set up connections have.
+        %% The priority of processes that set up connections.
         [{priority, max}]
     ),
     ok.
@@ -38,14 +46,6 @@ within(Timeout, Fun) ->
         refused("net_kernel or auth did not answer in time")
     end.
 
-write(Port, Frame) ->
-    try port_command(Port, Frame) of
-        true -> ok
-    catch
-        %% The sidecar that asked has ended.
-        error:badarg -> ok
-    end.
-
 verdict(Node, Options) ->
     case may_connect(Node, Options) of
         true ->
@@ -54,20 +54,28 @@ verdict(Node, Options) ->
                 {error, Why} -> refused(Why)
             end;
         false ->
-            refused("the option allow does not name it")
+            refused(["the option allow does not name it; what would: ", pattern(Node, node())])
+    end.
+
+%% Tools of a release by mix have a new number each time.
+pattern(Peer, MyNode) ->
+    Tool = <<"-", (atom_to_binary(MyNode))/binary>>,
+    case binary:longest_common_suffix([Peer, Tool]) =:= byte_size(Tool) of
+        true -> <<"*", Tool/binary>>;
+        false -> Peer
     end.
 
 refused(Why) ->
-    #{accept => false, text => list_to_binary(Why)}.
+    #{accept => false, text => unicode:characters_to_binary(Why)}.
 
-%% @doc Is there, for all that the option `allow' says, to be a connection with this node?
+%% @doc Does the option `allow' permit a connection with this node?
 -spec may_connect(Node :: binary(), quic_dist_config:options()) -> boolean().
 may_connect(Node, #{allow := Patterns}) ->
     lists:any(fun(Pattern) -> matches(Node, Pattern) end, Patterns);
 may_connect(_, _) ->
     true.
 
-%% As `dist_util' will judge in the handshake, which knows a node that has no name yet by its host.
+%% `dist_util' judges alike in the handshake, and knows a node that has no name yet by its host.
 net_kernel_allows(Node) ->
     Name =
         case unicode:characters_to_list(Node) of
@@ -86,8 +94,8 @@ net_kernel_allows(Node) ->
             {error, "distribution is not running"}
     end.
 
-%% @doc The cookie that this node has for `Node', as the field `cookie' of a message to the sidecar:
-%% none where certificates authenticate, or if there is no cookie (`-nocookie').
+%% @doc The cookie that this node has for `Node', as the field `cookie' of a message to the sidecar.
+%% There is none if certificates authenticate, or if this node has no cookie (`-nocookie').
 -spec cookie(Node :: node() | binary(), quic_dist_config:options()) -> #{cookie => binary()}.
 cookie(_, #{cacertfile := _}) ->
     #{};
@@ -101,7 +109,7 @@ cookie(Node, _) ->
 cookie_of(Node) when is_atom(Node) ->
     erlang:get_cookie(Node);
 cookie_of(Node) ->
-    %% Who has no atom has no cookie of its own.
+    %% A name without an atom has no cookie of its own.
     try binary_to_existing_atom(Node) of
         Atom -> erlang:get_cookie(Atom)
     catch

@@ -1,17 +1,17 @@
-%% @doc What happens to links and to the sidecar, for processes that want to know: subscribers get a
-%% message for each event, and the library `telemetry', where that is loaded, is called.
+%% @doc Events of links and of the sidecar: subscribers get a message for each, and the library
+%% `telemetry' is called, if it is loaded.
 %%
-%% A process of its own, so that neither a slow telemetry handler nor a great number of subscribers
-%% holds up `quic_dist_port', which tells it what happens and never waits. It owns the subscriptions
-%% and what is known of each link from its beginning to its end.
+%% This process owns the subscriptions. It is apart from {@link quic_dist_links}, which tells it
+%% each event and never waits, so that a slow telemetry handler or many subscribers hold up nothing
+%% else.
 -module(quic_dist_events).
 -behaviour(gen_server).
 
 -export([start_link/0]).
 -export([subscribe/1, unsubscribe/1]).
--export([tell/1, logged/2, kinds/0]).
+-export([tell/1, kinds/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
--export_type([kind/0, event/0, happening/0]).
+-export_type([kind/0, event/0]).
 
 -type kind() ::
     up
@@ -23,39 +23,34 @@
     | certificates
     | certificate_expires
     | certificates_failed
+    | key_expires
     | listening
     | sidecar_up
     | sidecar_down
     | stopped.
-%% `up': a peer is authenticated and its link is there; the distribution handshake follows. `down':
-%% that link has ended. `connect_failed': this node did not reach a peer. `refused': this node
-%% turned an inbound connection away. `untrusted': a link was closed since the peer is not trusted
-%% any more. `flood': inbound connections are dropped. `certificates': which are in use from
-%% files; `certificate_expires': one does soon, or has; `certificates_failed': changed files
-%% cannot be used. `listening', `sidecar_up', `sidecar_down': as they say. `stopped': distribution
-%% ends, and there are no events any more.
+%% `up': the distribution handshake of a link to a peer is over. `down': that link has ended.
+%% `connect_failed': this node did not reach a peer. `refused': this node refused an inbound
+%% connection. `untrusted': a link was closed because the peer is not trusted any more. `flood':
+%% inbound connections are dropped. `certificates': the certificates in use from files;
+%% `certificate_expires': one of them expires soon, or has expired; `certificates_failed': changed
+%% files cannot be used. `key_expires': a link over TLS and TCP ends soon, because its key may not
+%% encrypt more. `listening', `sidecar_up', `sidecar_down': as they say. `stopped': distribution
+%% ends, and no events follow.
 
 -type event() :: #{event := kind(), atom() => term()}.
-%% `up' and `down' have `node', `channel', `address' (IP address and UDP port), `direction'
-%% (`dialled' or `accepted'); `up' may have `identity', what the peer's certificate names; `down'
-%% has `reason' (of portproto/PROTOCOL.md, section 7, or `sidecar_down'), `text' and `uptime' in
-%% milliseconds. `connect_failed' has `node' and `text'. What the sidecar reports has a `text' and
-%% `facts', a map of binaries. `certificates' has `certificates', as {@link quic_dist:info/0} has.
-%% `listening' has `address'; `sidecar_up' has `os_pid' and `executable'; `sidecar_down' has
-%% `text'. A `node' is an atom, or a binary if this VM has no such atom.
-
--type happening() ::
-    {up, Id :: non_neg_integer(), Node :: binary(), dialled | accepted, Facts :: map()}
-    | {down, Id :: non_neg_integer(), Reason :: atom(), Text :: binary()}
-    | {sidecar_down, Text :: string()}
-    | event().
-%% What `quic_dist_port' and the carrier tell.
-
--record(link, {facts :: map(), since :: integer()}).
+%% `up' and `down' have `node', `carrier' (`quic', or the form of HTTP: `http', `https', `ws',
+%% `wss', `h2', `h3'), `direction' (`dialled' or `accepted') and `address' (IP address and port).
+%% Over QUIC they have `channel', over HTTP a dialled link has its `url'. `up' has `identity', as
+%% {@link quic_dist:info/1} has. `down' has `reason' (of portproto/PROTOCOL.md, section 7;
+%% `sidecar_down'; over HTTP `closed'), `text', and `uptime' in milliseconds. `connect_failed' has
+%% `node' and `text'. What the sidecar reports has a `text' and `facts', a map of binaries.
+%% `certificates' has `certificates', as {@link quic_dist:info/0} has. `listening' has `address';
+%% `sidecar_up' has `os_pid' and `executable'; `sidecar_down' has `text'. A `node' is an atom.
+%% In `facts', which may be about strangers, names are binaries.
 
 -record(state, {
     subscribers = #{} :: #{reference() => {pid(), all | [kind()]}},
-    links = #{} :: #{non_neg_integer() => #link{}}
+    repeats = quic_dist_repeats:new() :: quic_dist_repeats:repeats()
 }).
 
 -define(MAX_SUBSCRIBERS, 1024).
@@ -79,6 +74,7 @@ kinds() ->
         certificates,
         certificate_expires,
         certificates_failed,
+        key_expires,
         listening,
         sidecar_up,
         sidecar_down,
@@ -88,7 +84,7 @@ kinds() ->
 %% @doc The caller gets `{quic_dist, Reference, event()}' for each event of these kinds, until it
 %% unsubscribes or ends.
 -spec subscribe(all | [kind()]) ->
-    {ok, reference()} | {error, {bad_kind, term()} | quic_dist_port:reason()}.
+    {ok, reference()} | {error, {bad_kind, term()} | quic_dist_sidecar:reason()}.
 subscribe(all) ->
     call({subscribe, all});
 subscribe(Kinds) when is_list(Kinds) ->
@@ -121,25 +117,9 @@ call(Request) ->
     end.
 
 %% @doc Tells what has happened. Does not wait.
--spec tell(happening()) -> ok.
-tell(Happening) ->
-    gen_server:cast(?MODULE, Happening).
-
-%% @doc Tells what the sidecar has logged, if it is an event, and logs it, if the option `log_level'
-%% wants it: events come at any level.
--spec logged(quic_dist_proto:fields(), logger:level()) -> ok.
-logged(#{level := Level, what := What, facts := Facts} = Log, Least) ->
-    case Log of
-        #{event := Kind} -> tell(#{event => Kind, text => What, facts => maps:from_list(Facts)});
-        _ -> ok
-    end,
-    case logger:compare_levels(Level, Least) of
-        lt -> ok;
-        _ -> quic_dist_log:log(area(Log), Level, What, Facts)
-    end.
-
-area(#{event := _}) -> security;
-area(_) -> sidecar.
+-spec tell(event()) -> ok.
+tell(Event) ->
+    gen_server:cast(?MODULE, Event).
 
 %% gen_server
 
@@ -168,33 +148,9 @@ handle_call({unsubscribe, Reference}, {Pid, _}, #state{subscribers = Subscribers
     end.
 
 %% @private
--spec handle_cast(happening(), #state{}) -> {noreply, #state{}}.
-handle_cast({up, Id, Node, Direction, Facts0}, #state{links = Links} = State) ->
-    Facts = Facts0#{node => quic_dist_info:name(Node), channel => Id, direction => Direction},
-    publish(Facts#{event => up}, State),
-    Link = #link{facts = maps:remove(identity, Facts), since = now_ms()},
-    {noreply, State#state{links = Links#{Id => Link}}};
-handle_cast({down, Id, Reason, Text}, #state{links = Links} = State) ->
-    case maps:take(Id, Links) of
-        {Link, Rest} ->
-            ended(Link, Reason, Text, State),
-            {noreply, State#state{links = Rest}};
-        error ->
-            %% Nobody has been told that it was up.
-            {noreply, State}
-    end;
-handle_cast({sidecar_down, Text}, #state{links = Links} = State) ->
-    Words = unicode:characters_to_binary(Text),
-    maps:foreach(fun(_, Link) -> ended(Link, sidecar_down, Words, State) end, Links),
-    publish(#{event => sidecar_down, text => Words}, State),
-    {noreply, State#state{links = #{}}};
+-spec handle_cast(event(), #state{}) -> {noreply, #state{}}.
 handle_cast(#{event := _} = Event, State) ->
-    publish(Event, State),
-    {noreply, State}.
-
-ended(#link{facts = Facts, since = Since}, Reason, Text, State) ->
-    Event = #{event => down, reason => Reason, text => Text, uptime => now_ms() - Since},
-    publish(maps:merge(Facts, Event), State).
+    {noreply, publish(Event, State)}.
 
 %% @private
 -spec handle_info(term(), #state{}) -> {noreply, #state{}}.
@@ -207,12 +163,10 @@ handle_info(Message, State) ->
 %% @private
 -spec terminate(term(), #state{}) -> ok.
 terminate(_, State) ->
-    publish(#{event => stopped}, State).
+    _ = publish(#{event => stopped}, State),
+    ok.
 
-now_ms() ->
-    erlang:monotonic_time(millisecond).
-
-publish(#{event := Kind} = Event, #state{subscribers = Subscribers}) ->
+publish(#{event := Kind} = Event, #state{subscribers = Subscribers} = State) ->
     maps:foreach(
         fun(Reference, {Pid, Kinds}) ->
             case Kinds =:= all orelse lists:member(Kind, Kinds) of
@@ -222,10 +176,11 @@ publish(#{event := Kind} = Event, #state{subscribers = Subscribers}) ->
         end,
         Subscribers
     ),
-    telemetry(Kind, maps:remove(event, Event)).
+    telemetry(Kind, maps:remove(event, Event), State).
 
-%% Called by name: it is no dependency, and at boot it is never there.
-telemetry(Kind, Metadata0) ->
+%% Called by name, because telemetry is no dependency; at boot it is never there. A handler that
+%% raises does so on every event, so its failures are logged as repeats.
+telemetry(Kind, Metadata0, #state{repeats = Repeats0} = State) ->
     Module = telemetry,
     case erlang:function_exported(Module, execute, 3) of
         true ->
@@ -239,12 +194,23 @@ telemetry(Kind, Metadata0) ->
                         {Time, Metadata0}
                 end,
             try Module:execute([quic_dist, Kind], Measurements, Metadata) of
-                _ -> ok
+                _ -> State
             catch
                 Class:Reason ->
+                    Now = erlang:monotonic_time(millisecond),
+                    Why = io_lib:format("~0tp ~0tp", [Class, Reason]),
                     Facts = [{class, Class}, {reason, Reason}],
-                    quic_dist_log:log(warning, "telemetry failed on an event", Facts)
+                    {Say, Repeats} = quic_dist_repeats:add(telemetry, Why, Now, Repeats0),
+                    case Say of
+                        silent -> ok;
+                        say -> failed(Facts);
+                        {again, Times} -> failed([{times_since_the_last_line, Times} | Facts])
+                    end,
+                    State#state{repeats = Repeats}
             end;
         false ->
-            ok
+            State
     end.
+
+failed(Facts) ->
+    quic_dist_log:log(warning, "telemetry failed on an event", Facts).

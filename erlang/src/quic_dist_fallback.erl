@@ -1,33 +1,18 @@
 %% @doc Another way to a peer that QUIC does not reach: TLS over TCP, by the option `fallback'.
 %%
-%% Some networks drop UDP without a word. Each connection is tried over QUIC first, so the first
-%% that gets through is on QUIC again. What authenticates peers is the same on all these ways, so
-%% who drops packets on purpose gains nothing; carriers in clear are not among them.
+%% Some networks drop UDP silently. Each connection is tried over QUIC first, so nodes use QUIC
+%% again as soon as it works. All carriers of the option authenticate peers as QUIC does, so an
+%% attacker who drops packets gains nothing; carriers in clear are not accepted.
 -module(quic_dist_fallback).
 
--export([connect/4, carriers/1]).
+-export([connect/4]).
 
 -type failure() :: {Code :: atom(), unicode:chardata()}.
-%% Code is one of portproto/PROTOCOL.md, section 7, or `no_port': nobody said where the node is.
+%% Code is one of portproto/PROTOCOL.md, section 7, or `no_port': the node's port is not known.
 
-%% Milliseconds that QUIC has before it is taken for blocked. A peer that is there answers within
-%% two round trips and what it takes to derive the keys of a new cookie.
+%% Milliseconds after which QUIC is taken for blocked. A reachable peer answers within two round
+%% trips and the time to derive the keys of a new cookie.
 -define(PATIENCE, 2500).
-
-%% @doc Carriers of webdist that are good enough: all that authenticate as QUIC does.
--spec carriers(term()) -> {ok, [webdist_config:carrier()]} | error.
-carriers([]) ->
-    {ok, []};
-carriers(Value) ->
-    case webdist_config:carriers(Value) of
-        {ok, Carriers} ->
-            case [Clear || Clear <- Carriers, Clear =:= http orelse Clear =:= ws] of
-                [] -> {ok, Carriers};
-                _ -> error
-            end;
-        error ->
-            error
-    end.
 
 %% @doc Connects by `Quic', a function of its deadline (milliseconds of monotonic time), or else by
 %% the carriers of the option. An error is a line for the operator.
@@ -53,7 +38,7 @@ connect(Node, Quic, #{fallback := Carriers}, Deadline) ->
             Result
     end.
 
-%% Not what the peer itself has said.
+%% Did the path fail? A refusal by the peer itself is final.
 is_path(Code) ->
     lists:member(Code, [
         timeout, unreachable, refused, permission_denied, unknown_host, no_port
@@ -64,9 +49,9 @@ fall_back(Node, Carriers, Why, Deadline) ->
     Left = max(1, Deadline - erlang:monotonic_time(millisecond)),
     case webdist_dial:dial(Node, Host, {only, Carriers}, Left) of
         {ok, #{url := Url} = Link} ->
-            Words = ["QUIC does not get through to ", atom_to_binary(Node)],
-            Facts = [{instead, Url}, {err, unicode:characters_to_binary(Why)}],
-            quic_dist_log:log(notice, Words, Facts),
+            Text = ["QUIC does not get through to ", atom_to_binary(Node)],
+            Fields = [{instead, Url}, {err, unicode:characters_to_binary(Why)}],
+            quic_dist_links:repeated({fallback, Node}, notice, Text, [Url, " ", Why], Fields),
             {link, Link};
         {error, Text} ->
             {error, [Why, "; and by the option fallback: ", Text]}

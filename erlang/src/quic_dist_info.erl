@@ -1,11 +1,11 @@
-%% @doc What is known of the sidecar and of the links to peers, as maps. Figures of links are the
-%% sidecar's, asked for page by page; the rest is `quic_dist_port''s. All is put together by who
-%% asks.
+%% @doc What is known of the sidecar and of the links to peers, as maps. The sidecar has the figures
+%% of links over QUIC, and is asked for them page by page; `quic_dist_links' has names, certificates
+%% and the links over HTTP; `quic_dist_sidecar' has the rest. The caller puts all of it together.
 -module(quic_dist_info).
 
 -export([info/0, info/1]).
--export([certificate/1, certificates/2, name/1]).
--export_type([info/0, peer/0, connection/0, round_trip/0, amount/0, lane/0, certificate/0]).
+-export_type([info/0, peer/0, quic_peer/0, web_peer/0]).
+-export_type([connection/0, round_trip/0, amount/0, lane/0]).
 
 -type round_trip() :: #{
     smoothed := non_neg_integer(),
@@ -30,13 +30,33 @@
 -type lane() :: #{lane := 0..64, queued := non_neg_integer(), sent := non_neg_integer()}.
 %% One stream towards the peer, 0 is the main one: bytes that wait, and bytes that were written.
 
--type peer() :: #{
+-type peer() :: quic_peer() | web_peer().
+
+-type web_peer() :: #{
+    carrier := webdist_config:carrier(),
+    state := up,
+    address := {inet:ip_address(), inet:port_number()},
+    direction := dialled | accepted,
+    url => binary(),
+    identity := quic_dist_report:identity(),
+    uptime := non_neg_integer(),
+    sent := amount(),
+    received := amount(),
+    queued := non_neg_integer()
+}.
+%% A link over HTTP, or by the option `fallback': what this VM counts at its socket. The packets are
+%% those of the distribution; `queued' bytes wait in this VM. The address is the other end of the
+%% connection, which may be a proxy.
+
+-type quic_peer() :: #{
+    carrier := quic,
+    state := up | handshake,
     channel := non_neg_integer(),
     address := {inet:ip_address(), inet:port_number()} | undefined,
     direction := dialled | accepted,
     plane := socket | stdio,
-    streams := quic_dist_port:streams(),
-    identity := binary() | undefined,
+    streams := quic_dist_channel:streams(),
+    identity := quic_dist_report:identity(),
     uptime := non_neg_integer(),
     round_trip := round_trip(),
     congestion_window := non_neg_integer(),
@@ -48,19 +68,11 @@
     connections := [connection(), ...],
     lanes := [lane()]
 }.
-%% The link to a peer: where its sidecar is now, which side opened it, the data plane, what its
-%% certificate names, and milliseconds since it came about. `round_trip' is the one of the
+%% A link over QUIC: is its distribution handshake over, where the peer's sidecar is now, which side
+%% opened it, the data plane, and milliseconds since it came about. `round_trip' is the one of the
 %% connection with the main stream; amounts and window are of all connections together. `queued'
 %% bytes wait for the network, `backlog' bytes came from the peer and wait for this VM. `lanes'
 %% are those that have been used.
-
--type certificate() :: #{
-    option := certfile | cacertfile,
-    subject := binary(),
-    expires := binary(),
-    system_time := integer()
-}.
-%% What the sidecar tells of one in a file; when it expires twice, as text and in seconds.
 
 -type info() :: #{
     state := up | starting | configuring | {down, string()},
@@ -70,10 +82,11 @@
     options := map() | undefined,
     channels := non_neg_integer(),
     certificates := [map()],
+    links := #{quic | webdist_config:carrier() => pos_integer()},
     peers := #{node() | binary() => peer()},
     counters := #{atom() => non_neg_integer()},
     status := binary() | undefined,
-    error => quic_dist_port:reason()
+    error => quic_dist_sidecar:reason()
 }.
 %% `error' says why there are no `peers' and `counters' though the sidecar is up.
 
@@ -82,22 +95,33 @@
 
 %% @doc What is known of the sidecar: `state' (`up', or why not), `executable', `os_pid', `listen'
 %% (IP address and UDP port, or `undefined'), the `options' in use, defaults included, the
-%% number of `channels', and the `certificates' that are in use from files: of each the `option'
-%% that names the `file', its `subject', when it `expires' (RFC 3339), and how many `days_left' that
-%% is, negative when it has. Of the links to peers, by the node's name, `peers'. `counters' are the
-%% sidecar's: `uptime' (ms), links `dialled' and `accepted', `dials_failed', inbound connections
-%% `refused', `pending' now, `dropped_datagrams' and `dropped_connections' of strangers, `memory'
-%% (bytes), `goroutines'. `status' is the URL of the status page.
--spec info() -> info() | {error, quic_dist_port:reason()}.
+%% number of `channels' over QUIC, and the `certificates' that are in use from files: of each the
+%% `option' that names the `file', its `subject', when it `expires' (RFC 3339), and how many
+%% `days_left' that is, negative when it has. Of the links to peers, by the node's name, `peers',
+%% and by the carrier how many, `links'. A node that is in `nodes(connected)' is there by that name.
+%% One whose distribution handshake is not over (`state') is there by the name that it claims, a
+%% binary. `counters' are the sidecar's: `uptime' (ms), links over QUIC `dialled' and `accepted',
+%% `dials_failed', inbound connections `refused', `pending' now, `dropped_datagrams' and
+%% `dropped_connections' of strangers, `memory' (bytes), `goroutines'. `status' is the URL of the
+%% status page.
+-spec info() -> info() | {error, quic_dist_sidecar:reason()}.
 info() ->
-    case quic_dist_port:info() of
-        #{state := up} = Info -> with_stats(Info);
-        #{} = Info -> without_stats(Info);
-        {error, _} = Error -> Error
+    case quic_dist_sidecar:info() of
+        #{state := State} = Info ->
+            #{names := Names, webs := Webs, certificates := Certificates} =
+                quic_dist_links:known(),
+            Known =
+                case State of
+                    up -> with_stats(Names, Info);
+                    _ -> without_stats(Info)
+                end,
+            with_webs(Webs, Known#{certificates => quic_dist_report:days_left(Certificates)});
+        {error, _} = Error ->
+            Error
     end.
 
 %% @doc The link to one peer.
--spec info(node()) -> peer() | {error, not_connected | quic_dist_port:reason()}.
+-spec info(node()) -> peer() | {error, not_connected | quic_dist_sidecar:reason()}.
 info(Node) ->
     case info() of
         #{peers := #{Node := Peer}} -> Peer;
@@ -106,12 +130,36 @@ info(Node) ->
         {error, _} = Error -> Error
     end.
 
+%% A link over HTTP needs no sidecar. It is up, so a channel to the same peer is about to end.
+with_webs(Webs, #{peers := Channels} = Info) ->
+    Peers = maps:merge(Channels, maps:from_list(lists:append([web_peer(Web) || Web <- Webs]))),
+    Count = fun(#{carrier := Carrier}, Counts) ->
+        maps:update_with(Carrier, fun(N) -> N + 1 end, 1, Counts)
+    end,
+    Info#{peers := Peers, links => lists:foldl(Count, #{}, maps:values(Peers))}.
+
+web_peer({Node, Port, Since, Web}) ->
+    case quic_dist_links:figures(Port) of
+        {ok, Sent, Received, Queued} ->
+            [
+                {Node, Web#{
+                    state => up,
+                    uptime => erlang:monotonic_time(millisecond) - Since,
+                    sent => Sent,
+                    received => Received,
+                    queued => Queued
+                }}
+            ];
+        error ->
+            []
+    end.
+
 without_stats(Info) ->
     Info#{peers => #{}, counters => #{}, status => undefined}.
 
-with_stats(Info) ->
+with_stats(Names, #{options := Options} = Info) ->
     Deadline = erlang:monotonic_time(millisecond) + ?STATS_TIMEOUT,
-    case pages(0, Deadline, #{}) of
+    case pages(0, Deadline, fun(C, Peers) -> add_peer(C, Names, Options, Peers) end, #{}) of
         {ok, Peers, #{counters := Counters, status := Status}} ->
             Info#{
                 peers => Peers,
@@ -128,35 +176,40 @@ with_stats(Info) ->
 
 %% While one link takes another's place there are two to a peer: the younger, which comes later,
 %% counts.
-pages(After, Deadline, Peers0) ->
+pages(After, Deadline, Add, Peers0) ->
     Timeout = max(1, Deadline - erlang:monotonic_time(millisecond)),
-    case quic_dist_port:request(stats, #{'after' => After}, stats_page, Timeout) of
+    case quic_dist_sidecar:request(stats, #{'after' => After}, stats_page, Timeout) of
         {ok, #{channels := Channels, more := More} = Page} ->
-            Peers = lists:foldl(fun add_peer/2, Peers0, Channels),
+            Peers = lists:foldl(Add, Peers0, Channels),
             case {More, Channels} of
-                {true, [_ | _]} -> pages(element(1, lists:last(Channels)), Deadline, Peers);
-                _ -> {ok, Peers, Page}
+                {true, [_ | _]} ->
+                    pages(element(1, lists:last(Channels)), Deadline, Add, Peers);
+                _ ->
+                    {ok, Peers, Page}
             end;
         {error, _} = Error ->
             Error
     end.
 
-add_peer(Channel, Peers) ->
+add_peer(Channel, Names, Options, Peers) ->
     {Id, Node, Identity, Address, Port, Direction, Plane, Streams, Uptime, Backlog, Cs, Ls} =
         Channel,
     [#{round_trip := RoundTrip} | _] = Connections = [connection(C) || C <- Cs],
     Lanes = [#{lane => Lane, queued => Queued, sent => Sent} || {Lane, Queued, Sent} <- Ls],
+    {Name, State} =
+        case Names of
+            #{Id := Known} -> {Known, up};
+            #{} -> {Node, handshake}
+        end,
     Peer = #{
+        carrier => quic,
+        state => State,
         channel => Id,
         address => address(Address, Port),
         direction => Direction,
         plane => Plane,
         streams => Streams,
-        identity =>
-            case Identity of
-                <<>> -> undefined;
-                _ -> Identity
-            end,
+        identity => quic_dist_report:identity(Identity, Options),
         uptime => Uptime,
         round_trip => RoundTrip,
         congestion_window => lists:sum([W || #{congestion_window := W} <- Connections]),
@@ -168,7 +221,7 @@ add_peer(Channel, Peers) ->
         connections => Connections,
         lanes => Lanes
     },
-    Peers#{name(Node) => Peer}.
+    Peers#{Name => Peer}.
 
 connection({
     Smoothed,
@@ -199,43 +252,8 @@ total(Key, Connections) ->
         packets => lists:sum([Packets || #{Key := #{packets := Packets}} <- Connections])
     }.
 
-%% An IPv6 address may come with a zone, which an ip_address() has no room for.
 address(Text, Port) ->
-    [Address | _] = binary:split(Text, <<"%">>),
-    case inet:parse_strict_address(binary_to_list(Address)) of
+    case quic_dist_proto:ip(Text) of
         {ok, Ip} -> {Ip, Port};
-        {error, einval} -> undefined
+        error -> undefined
     end.
-
-%% @doc A node's name as an atom; as it is if this VM has no such atom, and none is made: that can
-%% be so until the distribution handshake is over.
--spec name(binary()) -> node() | binary().
-name(Node) ->
-    try
-        binary_to_existing_atom(Node)
-    catch
-        error:_ -> Node
-    end.
-
-%% @doc One certificate of the sidecar's message; throws `not_a_time'.
--spec certificate({certfile | cacertfile, Subject :: binary(), Expires :: binary()}) ->
-    certificate().
-certificate({Option, Subject, Expires}) ->
-    try calendar:rfc3339_to_system_time(binary_to_list(Expires)) of
-        Time ->
-            #{option => Option, subject => Subject, expires => Expires, system_time => Time}
-    catch
-        error:_ -> throw(not_a_time)
-    end.
-
-%% @doc Certificates for people: with the file that each is from, and the days that it has left.
--spec certificates([certificate()], quic_dist_config:options()) -> [map()].
-certificates(Certificates, Options) ->
-    Now = erlang:system_time(second),
-    [
-        (maps:remove(system_time, Certificate))#{
-            file => maps:get(Option, Options),
-            days_left => floor((Expires - Now) / 86400)
-        }
-     || #{option := Option, system_time := Expires} = Certificate <- Certificates
-    ].

@@ -1,4 +1,4 @@
-%% @doc Log reports of the carrier, in one form: a text for people, and facts.
+%% @doc Log reports of the carrier, in one form: a text, and named facts.
 -module(quic_dist_log).
 
 -export([configure/1, log/2, log/3, log/4, format/1]).
@@ -7,13 +7,13 @@
 -type facts() :: [{Name :: atom() | binary(), Value :: term()}].
 
 -type area() :: sidecar | link | security.
-%% The sidecar's life and what it says; links to peers; who is turned away, certificates, and what
-%% weakens any of that.
+%% The sidecar's life and its log; links to peers; refused peers, certificates, and options that
+%% weaken security.
 
-%% The key of what configure/1 keeps.
+%% The key under which configure/1 keeps the option.
 -define(DOMAINS, {?MODULE, domains}).
 
-%% @doc Takes note of the option `log_domains', for whoever logs from now on.
+%% @doc Keeps the option `log_domains' for all lines from now on.
 -spec configure({ok, quic_dist_config:options()} | {error, string()}) -> ok.
 configure({ok, #{log_domains := Domains}}) ->
     persistent_term:put(?DOMAINS, Domains);
@@ -30,9 +30,9 @@ log(Level, Text) ->
 log(Level, Text, Facts) ->
     log(sidecar, Level, Text, Facts).
 
-%% @doc Logs the report `#{what => Text, facts => Facts}'. With the option `log_domains' it has the
-%% domain `[quic_dist, Area]', and else none: OTP's default handler drops every domain that is not
-%% its own.
+%% @doc Logs the report `#{what => Text, facts => Facts}'. Its domain is `[quic_dist, Area]' with
+%% the option `log_domains'. Without that it has none, because OTP's default handler drops all
+%% domains but its own.
 -spec log(area(), logger:level(), unicode:chardata(), facts()) -> ok.
 log(Area, Level, Text, Facts) ->
     Metadata0 = #{report_cb => fun ?MODULE:format/1},

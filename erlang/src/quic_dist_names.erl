@@ -1,13 +1,12 @@
-%% @doc From node names to UDP ports and addresses, our own and others'.
+%% @doc Finds UDP ports and addresses for node names: this node's, and those of peers.
 %%
-%% A node's port is, in this order: in the table `nodes', for `port@host' in its name, or known to
-%% the node's epmd module, which is called as inet_tcp_dist calls it. Host names are resolved in the
-%% sidecar: net_kernel must not wait for a resolver, and at boot there is none.
+%% A node's port comes from the table `nodes', or from its name if that is `port@host', or from the
+%% epmd module, which is called as inet_tcp_dist calls it. Earlier sources win. The sidecar resolves
+%% host names, because net_kernel must not wait for a resolver, and at boot there is none.
 -module(quic_dist_names).
 
--export([listen_ports/3, listen_address/2, register/2]).
+-export([listen_ports/3, listen_address/2, register/2, is_registered/1, names_port/1]).
 -export([known/4, targets/4, split/2]).
--export([mapper/1, epmd_port/0, protocols/0]).
 
 %% epmd modules take the address family where OTP 25 passes the driver module, and ask for IPv4
 %% addresses first; our own sockets know both.
@@ -17,53 +16,46 @@
 
 %% @doc The UDP ports to try, first to last; `{0, 0}' for any.
 -spec listen_ports(atom(), string(), quic_dist_config:options()) ->
-    {inet:port_number(), inet:port_number()}.
+    {ok, {inet:port_number(), inet:port_number()}} | {error, quic_dist_config:error()}.
 listen_ports(Name, Host, Options) ->
     case {udp_port(atom_to_list(Name)), Options} of
         {{ok, UdpPort}, _} ->
-            {UdpPort, UdpPort};
+            {ok, {UdpPort, UdpPort}};
         {error, #{listen_port := Ports}} ->
-            Ports;
+            {ok, Ports};
         {error, _} ->
             case listen_port_please(net_kernel:epmd_module(), Name, Host) of
-                {ok, 0} -> kernel_ports();
-                {ok, UdpPort} -> {UdpPort, UdpPort}
+                {ok, 0} -> quic_dist_kernel:listen_range();
+                {ok, UdpPort} -> {ok, {UdpPort, UdpPort}}
             end
     end.
 
 listen_port_please(quic_epmd, Name, Host) -> quic_epmd:listen_port_please(quic, Name, Host);
 listen_port_please(Module, Name, Host) -> call_epmd(Module, listen_port_please, [Name, Host]).
 
-kernel_ports() ->
-    case application:get_env(kernel, inet_dist_listen_min) of
-        {ok, Min} when is_integer(Min) ->
-            case application:get_env(kernel, inet_dist_listen_max) of
-                {ok, Max} when is_integer(Max) -> {Min, Max};
-                _ -> {Min, Min}
-            end;
-        _ ->
-            {0, 0}
-    end.
-
-%% @doc The IP address to bind, as text; empty for all. Who is called `name@127.0.0.1' can be
-%% reached at that address only, and is not bound to others.
--spec listen_address(string(), quic_dist_config:options()) -> binary().
-listen_address(Host, Options) ->
-    case {Options, application:get_env(kernel, inet_dist_use_interface)} of
-        {#{listen_address := Address}, _} -> list_to_binary(inet:ntoa(Address));
-        {_, {ok, Address}} -> list_to_binary(inet:ntoa(Address));
-        {_, undefined} -> loopback(inet:parse_strict_address(Host))
+%% @doc The IP address to bind, as text; empty for all. A node called `name@127.0.0.1' can be
+%% reached at that address only, so it is bound to no other.
+-spec listen_address(string(), quic_dist_config:options()) ->
+    {ok, binary()} | {error, quic_dist_config:error()}.
+listen_address(_, #{listen_address := Address}) ->
+    {ok, list_to_binary(inet:ntoa(Address))};
+listen_address(Host, _) ->
+    case quic_dist_kernel:interface() of
+        {ok, undefined} -> {ok, loopback(inet:parse_strict_address(Host))};
+        {ok, any} -> {ok, <<>>};
+        {ok, Address} -> {ok, list_to_binary(inet:ntoa(Address))};
+        {error, _} = Error -> Error
     end.
 
 loopback({ok, {127, _, _, _} = Address}) -> list_to_binary(inet:ntoa(Address));
 loopback({ok, {0, 0, 0, 0, 0, 0, 0, 1}}) -> <<"::1">>;
 loopback(_) -> <<>>.
 
-%% @doc Registers with the epmd module, unless there is none or the name says the port. Any creation
-%% it hands out is not used.
+%% @doc Registers with the epmd module, unless there is none or the name says the port. The creation
+%% that epmd hands out is not used.
 -spec register(atom(), inet:port_number()) -> ok | {error, term()}.
 register(Name, UdpPort) ->
-    case udp_port(atom_to_list(Name)) =/= error orelse no_epmd() of
+    case udp_port(atom_to_list(Name)) =/= error orelse quic_dist_kernel:no_epmd() of
         true ->
             ok;
         false ->
@@ -75,6 +67,17 @@ register(Name, UdpPort) ->
                 Other -> {error, not_registered(Name, Module, Other)}
             end
     end.
+
+%% @doc Can other nodes find a node of this name? Of a user's own epmd module it is assumed.
+-spec is_registered(atom()) -> boolean().
+is_registered(Name) ->
+    names_port(atom_to_list(Name)) orelse not quic_dist_kernel:no_epmd() orelse
+        not lists:member(net_kernel:epmd_module(), [erl_epmd, quic_epmd]).
+
+%% @doc Is the first part of a node's name its UDP port?
+-spec names_port(string()) -> boolean().
+names_port(Name) ->
+    udp_port(Name) =/= error.
 
 register(quic_epmd, Name, UdpPort) -> quic_epmd:register_quic(Name, UdpPort);
 register(Module, Name, UdpPort) -> Module:register_node(Name, UdpPort, inet).
@@ -90,7 +93,7 @@ not_registered(Name, Module, Reason) ->
 
 %% Peers' names
 
-%% @doc Is it for us to connect to this node? Yes, unless the user's discovery module says no.
+%% @doc Does QUIC connect to this node? Yes, unless the epmd module says no.
 -spec known(node(), string(), string(), quic_dist_config:options()) -> boolean().
 known(Node, Name, Host, #{nodes := Table}) ->
     case is_map_key(Node, Table) orelse udp_port(Name) =/= error of
@@ -104,8 +107,8 @@ known(Node, Name, Host, #{nodes := Table}) ->
             end
     end.
 
-%% @doc Where the sidecar is to look for a node, and the host part of the node's name. Errors
-%% are a line for the operator.
+%% @doc The addresses at which the sidecar tries a node, and the host part of the node's name. An
+%% error is a line for the operator.
 -spec targets(node(), longnames | shortnames, quic_dist_config:options(), integer()) ->
     {ok, [quic_dist_config:endpoint()], Host :: string()} | {error, string()}.
 targets(Node, LongOrShortNames, #{nodes := Table}, Deadline) ->
@@ -126,8 +129,8 @@ targets(Node, LongOrShortNames, #{nodes := Table}, Deadline) ->
             Error
     end.
 
-%% @doc The parts of a node's name, if inet_tcp_dist would accept it: a host with dots, or an IP
-%% address, for long names; none for short.
+%% @doc The parts of a node's name, if inet_tcp_dist would accept it: long names have a host with
+%% dots, or an IP address; short names have a host without dots.
 -spec split(node(), longnames | shortnames) ->
     {ok, Name :: string(), Host :: string()} | {error, string()}.
 split(Node, LongOrShortNames) ->
@@ -152,7 +155,7 @@ split(Node, LongOrShortNames) ->
 ask_epmd(quic_epmd, Node, _, _, Deadline) ->
     quic_epmd:targets(Node, max(1, Deadline - erlang:monotonic_time(millisecond)));
 ask_epmd(erl_epmd, _, Name, Host, Deadline) ->
-    case no_epmd() andalso init:get_argument(erl_epmd_port) =:= error of
+    case quic_dist_kernel:no_epmd() andalso not quic_dist_kernel:common_port() of
         true ->
             {error,
                 "no UDP port is known: there is no epmd (-no_epmd), the name is not of the form "
@@ -173,10 +176,14 @@ ask_epmd(Module, _, Name, Host, _Deadline) ->
             {error, text("~w knows no address for it", [Module])}
     end.
 
-%% erl_epmd:address_please/3 is the resolver and nothing else; the sidecar's serves both families.
+%% erl_epmd:address_please/3 only resolves the host, in one address family; the sidecar resolves it
+%% in both.
 ask_stock_epmd(Name, Host, Deadline) ->
-    case quic_dist_port:resolve(Host, max(1, Deadline - erlang:monotonic_time(millisecond))) of
-        {ok, Ips} -> port_please(Ips, Name, Ips, []);
+    Timeout = max(1, Deadline - erlang:monotonic_time(millisecond)),
+    Parameters = #{host => unicode:characters_to_binary(Host), timeout => Timeout},
+    AnswerTime = quic_dist_sidecar:answer_time(Timeout),
+    case quic_dist_sidecar:request(resolve, Parameters, resolved, AnswerTime) of
+        {ok, #{addresses := Ips}} -> port_please(Ips, Name, Ips, []);
         {error, {_, Text}} -> {error, Text}
     end.
 
@@ -216,41 +223,6 @@ call_epmd(Module, Function, Arguments) ->
         true -> apply(Module, Function, Arguments);
         false -> apply(erl_epmd, Function, Arguments)
     end.
-
-no_epmd() ->
-    init:get_argument(no_epmd) =/= error.
-
-%% @doc Where port mappers listen, as fields of `configure'.
--spec mapper(quic_dist_config:options()) -> quic_dist_proto:fields().
-mapper(Options) ->
-    Address =
-        case Options of
-            #{name_address := Ip} -> #{name_address => list_to_binary(inet:ntoa(Ip))};
-            _ -> #{}
-        end,
-    Address#{name_port => maps:get(name_port, Options, epmd_port())}.
-
-%% @doc The TCP port of epmd, as erl_epmd finds it. `erl' makes this flag of the environment
-%% variable ERL_EPMD_PORT.
--spec epmd_port() -> inet:port_number().
-epmd_port() ->
-    case init:get_argument(epmd_port) of
-        {ok, [[Text | _] | _]} -> list_to_integer(Text);
-        _ -> 4369
-    end.
-
-%% @doc The carriers that this VM is started with, as `-proto_dist' names them. OTP 25 and 26 ignore
-%% it if it is given twice.
--spec protocols() -> [string()].
-protocols() ->
-    case init:get_argument(proto_dist) of
-        {ok, [Words]} -> Words;
-        {ok, [Words | _]} -> first_words(Words, erlang:system_info(otp_release));
-        error -> ["inet_tcp"]
-    end.
-
-first_words(_, Release) when Release =:= "25"; Release =:= "26" -> ["inet_tcp"];
-first_words(Words, _) -> Words.
 
 %% The name part of `port@host'.
 udp_port(Name) ->

@@ -12,11 +12,11 @@
 -module(quic_dist_proto).
 
 %% reading
--export([decode/1, decode/2, format/1]).
+-export([decode/1, decode/2, format/1, ip/1]).
 %% writing
 -export([control/2, credit/2, data_header/1]).
 %% constants
--export([protocol/0, max_payload/0, max_dist_frame/0, messages/1]).
+-export([protocol/0, max_payload/0, messages/1]).
 
 -export_type([frame/0, refusal/0, kind/0, side/0, channel/0, fields/0, field_type/0]).
 
@@ -60,6 +60,7 @@
     u16 | u32 | u64 | text | bytes
     | {integer, Min :: non_neg_integer(), Max :: pos_integer()}
     | {bytes, Size :: pos_integer()}
+    | {bytes, Min :: pos_integer(), Max :: pos_integer()}
     | {atom, [atom()]}
     | {list, field_type(), Min :: non_neg_integer(), Max :: pos_integer()}
     | {tuple, [field_type()]}
@@ -171,6 +172,7 @@ value(u64, N) when is_integer(N), N >= 0, N =< 16#ffffffffffffffff -> {ok, N};
 value({integer, Min, Max}, N) when is_integer(N), N >= Min, N =< Max -> {ok, N};
 value(bytes, B) when is_binary(B) -> {ok, B};
 value({bytes, Size}, B) when byte_size(B) =:= Size -> {ok, B};
+value({bytes, Min, Max}, B) when byte_size(B) >= Min, byte_size(B) =< Max -> {ok, B};
 value(text, B) when is_binary(B), byte_size(B) =< ?MAX_TEXT ->
     case is_utf8(B) of
         true -> {ok, B};
@@ -203,6 +205,7 @@ type(Type) when is_atom(Type) -> atom_to_binary(Type);
 type({integer, Min, Max}) ->
     ["an integer from ", integer_to_binary(Min), " to ", integer_to_binary(Max)];
 type({bytes, Size}) -> [integer_to_binary(Size), " bytes"];
+type({bytes, Min, Max}) -> [integer_to_binary(Min), " to ", integer_to_binary(Max), " bytes"];
 type({atom, Atoms}) -> ["one of ", lists:join(", ", [atom_to_binary(A) || A <- Atoms])];
 type({tuple, Types}) -> ["{", lists:join(", ", [type(T) || T <- Types]), "}"];
 type({list, Type, Min, Max}) ->
@@ -303,6 +306,7 @@ format_field(cookie, _Secret) -> "***";
 format_field(password, _Secret) -> "***";
 format_field(reset_key, _Secret) -> "***";
 format_field(token, _Secret) -> "***";
+format_field(tokens, _Secret) -> "***";
 format_field(_Name, Value) -> format_value(Value).
 
 format_value(N) when is_integer(N) -> integer_to_binary(N);
@@ -319,6 +323,18 @@ quoted_byte($") -> "\\\"";
 quoted_byte($\\) -> "\\\\";
 quoted_byte(Byte) when Byte >= 16#20, Byte =< 16#7e -> Byte;
 quoted_byte(Byte) -> io_lib:format("\\x~2.16.0b", [Byte]).
+
+%%% Addresses
+
+%% @doc The IP address in a field of text. An IPv6 address may come with a zone, which an
+%% ip_address() has no room for.
+-spec ip(Text :: binary()) -> {ok, inet:ip_address()} | error.
+ip(Text) ->
+    [Address | _] = binary:split(Text, <<"%">>),
+    case inet:parse_strict_address(binary_to_list(Address)) of
+        {ok, Ip} -> {ok, Ip};
+        {error, einval} -> error
+    end.
 
 %%% Writing
 
@@ -347,10 +363,6 @@ protocol() -> 1.
 %% @doc The longest payload of a data frame, in bytes.
 -spec max_payload() -> pos_integer().
 max_payload() -> ?MAX_PAYLOAD.
-
-%% @doc The longest distribution frame inside a channel, in bytes.
--spec max_dist_frame() -> pos_integer().
-max_dist_frame() -> 134217728.
 
 %% @doc The messages that a side may send, and each one's fields in the order of
 %% their names: section 4's tables.
@@ -407,6 +419,7 @@ messages(vm) ->
             {targets, {list, {tuple, [text, u16]}, 1, 64}},
             {timeout, u32}
         ]},
+        {ping, [{id, u32}]},
         {reload, [{id, u32}]},
         {stats, [{'after', u32}, {id, u32}]},
         {trace, [
@@ -415,11 +428,31 @@ messages(vm) ->
             {node, text},
             {qlog_dir, {optional, text}}
         ]},
+        {links, [{links, {list, link_stats(), 0, 32}}, {more, {atom, [true, false]}}]},
+        {happened, [
+            {event,
+                {atom, [
+                    down,
+                    connect_failed,
+                    refused,
+                    untrusted,
+                    flood,
+                    certificates_failed,
+                    sidecar_down
+                ]}},
+            {node, text},
+            {text, text},
+            {time, u64}
+        ]},
+        {part, [{tokens, {list, {bytes, 1, 64}, 1, 256}}]},
         {verdict, [
             {accept, {atom, [true, false]}},
             {attempt, u32},
             {cookie, {optional, bytes}},
             {text, {optional, text}}
+        ]},
+        {looked_up, [
+            {addresses, {list, text, 0, 64}}, {question, u32}, {text, {optional, text}}
         ]},
         {cancel, [{id, u32}]},
         {close, [{channel, u32}]},
@@ -438,12 +471,14 @@ messages(sidecar) ->
             {channel, u32},
             {credit, u32},
             {id, u32},
+            {identity, {optional, text}},
             {port, u16},
             {socket, {optional, text}},
             {streams, streams()},
             {token, {optional, bytes}}
         ]},
         {admit, [{address, text}, {attempt, u32}, {node, text}, {port, u16}]},
+        {look_up, [{host, text}, {question, u32}, {timeout, u32}]},
         {accepted, [
             {address, text},
             {channel, u32},
@@ -459,12 +494,18 @@ messages(sidecar) ->
             {certificates,
                 {list, {tuple, [{atom, [certfile, cacertfile]}, text, text]}, 0, 64}}
         ]},
+        {parting, [{channel, u32}, {token, {bytes, 1, 64}}]},
         {closed, [{channel, u32}, {reason, close_reason()}, {text, text}]},
         {log, [
             {event,
                 {optional,
                     {atom, [
-                        refused, flood, certificate_expires, certificates_failed, untrusted
+                        refused,
+                        flood,
+                        certificate_expires,
+                        certificates_failed,
+                        untrusted,
+                        key_expires
                     ]}}},
             {facts, {list, {tuple, [text, text]}, 0, 32}},
             {level, log_level()},
@@ -495,6 +536,21 @@ channel_stats() ->
         u64,
         {list, {tuple, lists:duplicate(11, u64)}, 1, 16},
         {list, {tuple, [{integer, 0, 64}, u64, u64]}, 0, 65}
+    ]}.
+
+%% One link over HTTP, in the order of section 4.
+link_stats() ->
+    {tuple, [
+        text,
+        text,
+        text,
+        u16,
+        {atom, [dialled, accepted]},
+        web_carrier(),
+        u64,
+        u64,
+        u64,
+        u64
     ]}.
 
 counter() ->
@@ -553,6 +609,7 @@ web_messages(vm) ->
             {epmd_port, u16},
             {h3, {atom, [true, false]}},
             {id, u32},
+            {insecure_any_host, {atom, [true, false]}},
             {insecure_clear, {atom, [true, false]}},
             {insecure_proxy, {atom, [true, false]}},
             {mode, {atom, [compat, router]}},
@@ -591,7 +648,9 @@ web_messages(sidecar) ->
         {web_dialled, [
             {address, text},
             {id, u32},
+            {identity, {optional, text}},
             {port, u16},
+            {proven, {optional, {atom, [true, false]}}},
             {socket, text},
             {take, web_take()},
             {token, {bytes, 32}},
@@ -599,13 +658,19 @@ web_messages(sidecar) ->
         ]},
         {web_accepted, [
             {address, text},
+            {carrier, {optional, web_carrier()}},
+            {identity, {optional, text}},
             {port, u16},
+            {proven, {optional, {atom, [true, false]}}},
             {socket, text},
             {take, web_take()},
             {token, {bytes, 32}}
         ]},
         {web_named, [{id, u32}, {names, {list, {tuple, [text, u16]}, 0, 1024}}]}
     ].
+
+web_carrier() ->
+    {atom, [http, https, ws, wss, h2, h3]}.
 
 web_take() ->
     {atom, [copy, descriptor]}.

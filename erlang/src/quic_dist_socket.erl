@@ -1,33 +1,81 @@
 %% @doc The `socket' data plane: a channel's data travels through a Unix-domain socket of its own.
-%% The emulator's tcp_inet port is the distribution controller, so that no Erlang process touches
-%% the data, and back-pressure, nodedown reasons and what a halting node still delivers are TCP's.
+%% The emulator's tcp_inet port is the distribution controller, so no Erlang process touches the
+%% data. Back-pressure, nodedown reasons and what a halting node still delivers are as over TCP.
 -module(quic_dist_socket).
 -behaviour(quic_dist_plane).
 
 -export([open/1, hand_over/2, hs_data/1]).
-%% For others whose data travels like this.
--export([connect/1]).
+%% For webdist_link, whose data may travel in the same way.
+-export([connect/2, halves/1, name/1]).
 
 -include_lib("kernel/include/dist_util.hrl").
 
+%% Milliseconds. The other end is on this host.
 -define(CONNECT_TIMEOUT, 5000).
+-define(TRY_AGAIN, 10).
 
-%% Bytes. Buffers in the kernel, and in the driver for what it reads.
+%% Bytes. The buffers of the kernel, and the driver's buffer for reading.
 -define(SOCKET_BUFFER, 16#40000).
 -define(READ_BUFFER, 16#20000).
 
 %% @private
--spec open(quic_dist_port:channel()) -> {ok, gen_tcp:socket()} | {error, term()}.
-open(#{socket := Path, token := Token} = Channel) ->
-    case connect(Path) of
-        {ok, Socket} -> show_token(Socket, Token, Channel);
-        {error, _} = Error -> Error
+-spec open(quic_dist_channel:channel()) -> {ok, gen_tcp:socket()} | {error, term()}.
+open(#{socket := Address, token := Token} = Channel) ->
+    case connect(Address, Token) of
+        {ok, Socket} ->
+            %% From here on the channel ends when the socket ends.
+            ok = quic_dist_channel:release(Channel),
+            {ok, Socket};
+        {error, _} = Error ->
+            Error
     end.
 
-%% @private A passive socket, in the framing of a channel that is up.
--spec connect(binary()) -> {ok, gen_tcp:socket()} | {error, {binary(), inet:posix()}}.
-connect(Path) ->
-    %% Kernel's parameter inet_backend must not decide: only inet's sockets are ports.
+%% @private A passive socket, in the framing of a channel that is up. The other end has proved that
+%% it is this VM's sidecar. An error has the socket's name, and `closed' if the token has expired.
+-spec connect(binary(), binary()) ->
+    {ok, gen_tcp:socket()} | {error, {Name :: binary(), closed | stranger | inet:posix()}}.
+connect(Address, Token) ->
+    Deadline = erlang:monotonic_time(millisecond) + ?CONNECT_TIMEOUT,
+    case connect_by(Deadline, Address) of
+        {ok, Socket} ->
+            case exchange(Socket, Token) of
+                ok ->
+                    {ok, Socket};
+                {error, Reason} ->
+                    ok = gen_tcp:close(Socket),
+                    {error, {name(Address), Reason}}
+            end;
+        {error, Reason} ->
+            {error, {name(Address), Reason}}
+    end.
+
+%% @private The halves of a token: the VM shows the first, and the sidecar answers with the second.
+-spec halves(binary()) -> {Shown :: binary(), Wanted :: binary()}.
+halves(Token) ->
+    Size = byte_size(Token) div 2,
+    <<Shown:Size/binary, Wanted:Size/binary>> = Token,
+    {Shown, Wanted}.
+
+%% @private The name of a socket as people write it: an abstract name, which is no file, begins with
+%% a zero byte, and is written with an @.
+-spec name(binary()) -> binary().
+name(<<0, Name/binary>>) -> <<"@", Name/binary>>;
+name(Path) -> Path.
+
+%% Other users of the host may connect too, so the listener's queue may be full for a moment.
+connect_by(Deadline, Address) ->
+    Answer = connect(Address),
+    case {Answer, erlang:monotonic_time(millisecond) < Deadline} of
+        {{error, eagain}, true} ->
+            receive
+            after ?TRY_AGAIN -> connect_by(Deadline, Address)
+            end;
+        _ ->
+            Answer
+    end.
+
+connect(Address) ->
+    %% Kernel's parameter inet_backend must not decide, because only inet's sockets are ports.
     Options = [
         {inet_backend, inet},
         local,
@@ -39,17 +87,21 @@ connect(Path) ->
         %% Many small messages leave in one system call, and wake the sidecar once.
         {delay_send, true}
     ],
-    case gen_tcp:connect({local, Path}, 0, Options, ?CONNECT_TIMEOUT) of
-        {ok, _} = Connected -> Connected;
-        {error, Reason} -> {error, {Path, Reason}}
-    end.
+    gen_tcp:connect({local, Address}, 0, Options, ?CONNECT_TIMEOUT).
 
-show_token(Socket, Token, Channel) ->
-    case gen_tcp:send(Socket, Token) of
+exchange(Socket, Token) ->
+    {Shown, Wanted} = halves(Token),
+    case gen_tcp:send(Socket, Shown) of
         ok ->
-            %% From here on the socket's end is the channel's.
-            ok = quic_dist_port:release(Channel),
-            {ok, Socket};
+            case gen_tcp:recv(Socket, 0, ?CONNECT_TIMEOUT) of
+                {ok, Answer} ->
+                    case list_to_binary(Answer) of
+                        Wanted -> ok;
+                        _ -> {error, stranger}
+                    end;
+                {error, _} = Error ->
+                    Error
+            end;
         {error, _} = Error ->
             Error
     end.
@@ -57,42 +109,9 @@ show_token(Socket, Token, Channel) ->
 %% @private
 -spec hand_over(gen_tcp:socket(), pid()) -> ok | {error, term()}.
 hand_over(Socket, Supervisor) ->
-    gen_tcp:controlling_process(Socket, Supervisor).
+    quic_dist_inet:hand_over(Socket, Supervisor).
 
-%% @private The options are those that inet_tcp_dist sets, but for the framing, which is the same
-%% from the first byte on.
+%% @private
 -spec hs_data(gen_tcp:socket()) -> #hs_data{}.
 hs_data(Socket) ->
-    #hs_data{
-        socket = Socket,
-        this_flags = 0,
-        f_send = fun gen_tcp:send/2,
-        f_recv = fun gen_tcp:recv/3,
-        f_setopts_pre_nodeup = fun(S) -> inet:setopts(S, [{active, false}, {packet, 4}]) end,
-        f_setopts_post_nodeup = fun(S) ->
-            inet:setopts(S, [{active, true}, {deliver, port}, {packet, 4}, binary])
-        end,
-        f_getll = fun inet:getll/1,
-        mf_tick = fun tick/1,
-        mf_getstat = fun getstat/1
-    }.
-
-%% An empty frame, put into the driver's queue even when the port is busy.
-tick(Socket) ->
-    case inet_tcp:send(Socket, [], [force]) of
-        {error, closed} = Error ->
-            self() ! {tcp_closed, Socket},
-            Error;
-        Result ->
-            Result
-    end.
-
-getstat(Socket) ->
-    case inet:getstat(Socket, [recv_cnt, send_cnt, send_pend]) of
-        {ok, Counts} ->
-            [Received, Sent, Pending] =
-                [proplists:get_value(Key, Counts) || Key <- [recv_cnt, send_cnt, send_pend]],
-            {ok, Received, Sent, Pending};
-        {error, _} = Error ->
-            Error
-    end.
+    quic_dist_inet:hs_data(Socket, []).

@@ -3,7 +3,7 @@
 %%
 %% ```
 %%   emulator --dist_ctrl_get_data--> output handler --data frames--> port --> sidecar
-%%   emulator <--dist_ctrl_put_data-- input handler <--{data, _}-- quic_dist_port <-- sidecar
+%%   emulator <--dist_ctrl_put_data-- input handler <--{data, _}-- quic_dist_sidecar <-- sidecar
 %% '''
 %%
 %% The output handler is the distribution controller. It and the input handler are linked, and the
@@ -32,10 +32,12 @@
     header :: binary(),
     credit :: integer(),
     dhandle :: undefined | erlang:dist_handle(),
-    %% Has the emulator been asked to tell of new data? Not while there is no credit.
+    %% Does the emulator owe a notification of new data? It is not asked while there is no credit.
     armed = false :: boolean(),
-    %% A tick that waits for credit. One is as good as many.
-    tick = false :: boolean()
+    %% Does a tick wait for credit? One tick is enough.
+    tick = false :: boolean(),
+    %% The caller that waits until the emulator has nothing left to write.
+    flush :: undefined | reference()
 }).
 
 -record(in, {
@@ -43,7 +45,7 @@
     id :: non_neg_integer(),
     owner :: reference(),
     dhandle :: undefined | erlang:dist_handle(),
-    %% Has the channel ended, before the handshake has?
+    %% Has the channel ended before the end of the handshake?
     closed = false :: boolean(),
     %% Bytes consumed for which no credit has been granted.
     owed = 0 :: non_neg_integer(),
@@ -53,16 +55,16 @@
     want = 4 :: pos_integer()
 }).
 
-%% Bytes that the sidecar may send ahead of us. Some pieces of what one read of the sidecar brings.
+%% Bytes that the sidecar may send before it gets credit again: several of its reads.
 -define(WINDOW, 16#100000).
-%% Credit is granted in pieces of this size, so that it costs a frame for each hundreds of KB.
+%% Credit is granted in pieces of this size, so that it costs one frame for each 256 KB.
 -define(GRANT, (?WINDOW div 4)).
-%% The output handler gathers this much before it writes.
+%% Bytes that the output handler gathers before it writes.
 -define(BATCH, 16#10000).
 
-%% @private When it returns the output handler owns the channel, so that nothing can be written
+%% @private After it has returned the output handler owns the channel, so nothing can be written
 %% after the channel's close.
--spec open(quic_dist_port:channel()) -> {ok, #ctrl{}} | {error, term()}.
+-spec open(quic_dist_channel:channel()) -> {ok, #ctrl{}} | {error, term()}.
 open(Channel) ->
     Caller = self(),
     Options = [link, {priority, max}, {message_queue_data, off_heap}, {fullsweep_after, 0}],
@@ -149,9 +151,17 @@ output_handshake(Out, Owner, Input) ->
             output_handshake(Out, Owner, Input)
     end.
 
-arm(#out{dhandle = DHandle} = Out) ->
+%% The emulator has nothing left.
+arm(#out{dhandle = DHandle, flush = Flush} = Out) ->
+    flushed(Flush),
     erlang:dist_ctrl_get_data_notification(DHandle),
-    Out#out{armed = true}.
+    Out#out{armed = true, flush = undefined}.
+
+flushed(undefined) ->
+    ok;
+flushed(Ref) ->
+    Ref ! {flushed, Ref},
+    ok.
 
 output(Out) ->
     receive
@@ -172,12 +182,17 @@ output(tick, #out{credit = Credit} = Out) when Credit > 0 ->
     output(write_tick(Out));
 output(tick, Out) ->
     output(Out#out{tick = true});
+output({flush, Ref}, #out{armed = true} = Out) ->
+    %% The emulator may have data that it has not notified us of yet.
+    gather(Out#out{flush = Ref});
+output({flush, Ref}, Out) ->
+    output(Out#out{flush = Ref});
 output(Unknown, Out) ->
     quic_dist_log:log(warning, "unexpected message to an output handler", [{message, Unknown}]),
     output(Out).
 
-%% Moves what the emulator has, as far as there is credit. Between two frames the mailbox gets its
-%% turn, so that a sender who never pauses holds up neither ticks nor credit.
+%% Moves the emulator's data to the sidecar, as far as there is credit. Between two batches it reads
+%% the mailbox, so that a sender that never pauses delays neither ticks nor credit.
 gather(#out{credit = Credit} = Out) when Credit =< 0 ->
     output(Out);
 gather(#out{dhandle = DHandle} = Out0) ->
@@ -209,30 +224,38 @@ take(DHandle, Size, Acc) ->
 write_tick(Out) ->
     write(<<0:32>>, 4, Out#out{tick = false}).
 
-%% `port_command/2' suspends us while the pipe is full. The sidecar reads it always, whatever its
-%% peers do, and if it dies the port closes.
+%% `port_command/2' suspends us while the pipe is full. The sidecar always reads the pipe, whatever
+%% its peers do, and if the sidecar dies the port closes.
 write(Data, Size, #out{port = Port, header = Header, credit = Credit} = Out) ->
     case Size =< quic_dist_proto:max_payload() of
         true ->
             command(Port, [Header | Data]),
             Out#out{credit = Credit - Size};
         false ->
-            write_pieces(iolist_to_binary(Data), Out)
+            write_pieces(erlang:iolist_to_iovec(Data), Out)
     end.
 
-%% A frame over the payload's limit: the emulator makes one only of signals it cannot fragment.
-write_pieces(Data, #out{credit = Credit} = Out) when Credit =< 0 ->
+%% A frame over the payload's limit. The emulator makes one of a message that it cannot fragment,
+%% such as one that is sent while the connection is set up. It may have gigabytes, so it is not
+%% copied.
+write_pieces([], Out) ->
+    Out;
+write_pieces(Parts, #out{credit = Credit} = Out) when Credit =< 0 ->
     receive
-        {credit, Bytes} -> write_pieces(Data, add_credit(Bytes, Out))
+        {credit, Bytes} -> write_pieces(Parts, add_credit(Bytes, Out))
     end;
-write_pieces(Data, Out) ->
-    Max = quic_dist_proto:max_payload(),
-    case Data of
-        <<Piece:Max/binary, Rest/binary>> when Rest =/= <<>> ->
-            write_pieces(Rest, write(Piece, Max, Out));
-        _ ->
-            write(Data, byte_size(Data), Out)
-    end.
+write_pieces(Parts, Out) ->
+    {Piece, Size, Rest} = piece(Parts, quic_dist_proto:max_payload(), []),
+    write_pieces(Rest, write(Piece, Size, Out)).
+
+%% The first bytes of a list of binaries, at most this many.
+piece([Part | Parts], Room, Acc) when byte_size(Part) =< Room ->
+    piece(Parts, Room - byte_size(Part), [Part | Acc]);
+piece([Part | Parts], Room, Acc) when Room > 0 ->
+    <<Fits:Room/binary, Rest/binary>> = Part,
+    piece([Rest | Parts], 0, [Fits | Acc]);
+piece(Parts, Room, Acc) ->
+    {lists:reverse(Acc), quic_dist_proto:max_payload() - Room, Parts}.
 
 command(Port, Frame) ->
     try
@@ -248,8 +271,8 @@ add_credit(Bytes, #out{credit = Credit} = Out) ->
 %% The input handler
 
 input_init(#{port := Port, id := Id} = Channel, Output, Caller) ->
-    Owner = monitor(process, quic_dist_port),
-    case quic_dist_port:attach(Channel, self(), Output) of
+    Owner = monitor(process, quic_dist_sidecar),
+    case quic_dist_channel:attach(Channel, self(), Output) of
         ok ->
             Caller ! {Output, attached, self()},
             command(Port, quic_dist_proto:credit(Id, ?WINDOW)),
@@ -258,12 +281,12 @@ input_init(#{port := Port, id := Id} = Channel, Output, Caller) ->
             exit(connection_closed)
     end.
 
-%% Frames wait here, oldest first, for the handshake to ask for them; those that come right behind
-%% its last one, for the emulator to be ready. The window bounds them.
+%% Frames of the handshake wait here, oldest first, until dist_util asks for them. Frames right
+%% behind its last one wait until the emulator is ready. The window bounds them.
 %%
-%% A channel that closes meanwhile is an answer to who asks for more, and nobody's end: of two
-%% simultaneous attempts the one that is told "nok" has to wait for the other, and net_kernel ends
-%% it.
+%% If the channel closes in this state, dist_util gets an error when it asks for more, and no
+%% process ends: of two simultaneous attempts the one that is told "nok" must wait for the other,
+%% and net_kernel ends it.
 input_handshake(#in{owner = Owner, closed = Closed} = In, Frames) ->
     receive
         {data, Payload} ->
@@ -291,7 +314,7 @@ input(#in{owner = Owner} = In) ->
         {data, Payload} ->
             input(owe(byte_size(Payload), deliver(Payload, In)));
         closed ->
-            %% All that arrived before has been given to the emulator.
+            %% The emulator has got all data that arrived before.
             exit(connection_closed);
         {'DOWN', Owner, process, _, _} ->
             exit(connection_closed);
@@ -311,7 +334,7 @@ owe(Bytes, #in{owed = Owed, port = Port, id = Id} = In) ->
             In#in{owed = Due}
     end.
 
-%% The sidecar cuts where frames end, so that almost always the first clause does all the work.
+%% The sidecar cuts where frames end, so the first clause is almost always enough.
 deliver(Payload, #in{parts = [], dhandle = DHandle} = In) ->
     case put_whole(DHandle, Payload) of
         <<>> ->
@@ -334,8 +357,8 @@ put_whole(_, Rest) ->
 put_frames(DHandle, Frames) ->
     lists:foreach(fun(Frame) -> erlang:dist_ctrl_put_data(DHandle, Frame) end, Frames).
 
-%% Any cut: whole frames, oldest first, and what is left over kept in the state. Parts are joined
-%% once, when a frame is complete.
+%% Cuts at any byte: gives whole frames, oldest first, and keeps the rest in the state. Parts are
+%% joined once, when a frame is complete.
 cut(Payload, #in{parts = Parts, have = Have0, want = Want} = In) ->
     case Have0 + byte_size(Payload) of
         Have when Have < Want ->
@@ -350,17 +373,7 @@ whole(<<Size:32, Frame:Size/binary, Rest/binary>>, In, Acc) ->
 whole(<<>>, In, Acc) ->
     {lists:reverse(Acc), In};
 whole(Rest, In, Acc) ->
-    {lists:reverse(Acc), In#in{parts = [Rest], have = byte_size(Rest), want = wanted(Rest, In)}}.
+    {lists:reverse(Acc), In#in{parts = [Rest], have = byte_size(Rest), want = wanted(Rest)}}.
 
-wanted(<<Size:32, _/binary>>, #in{id = Id}) ->
-    case Size =< quic_dist_proto:max_dist_frame() of
-        true ->
-            4 + Size;
-        false ->
-            quic_dist_log:log(error, "a distribution frame over the limit", [
-                {channel, Id}, {size, Size}, {limit, quic_dist_proto:max_dist_frame()}
-            ]),
-            exit(connection_closed)
-    end;
-wanted(_, _) ->
-    4.
+wanted(<<Size:32, _/binary>>) -> 4 + Size;
+wanted(_) -> 4.

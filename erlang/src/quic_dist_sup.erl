@@ -1,7 +1,8 @@
 %% @doc The carrier's own supervisor, a child of net_sup.
 %%
-%% net_sup ends the node when a child of its own dies (DESIGN.md, section 3), so this supervisor
-%% stands between. `quic_dist_port' restarts the sidecar by itself; what is restarted here is a bug.
+%% net_sup ends the node when one of its children dies (DESIGN.md, section 5), so this supervisor
+%% stands between. `quic_dist_sidecar' restarts the sidecar by itself; a restart by this supervisor
+%% shows a bug.
 -module(quic_dist_sup).
 -behaviour(supervisor).
 
@@ -19,8 +20,8 @@ child_spec() ->
         modules => [?MODULE]
     }.
 
-%% @doc Called by net_sup each time distribution starts. One that runs already serves: a VM that has
-%% {@link webdist_server:start/0} behind it may have had the sidecar before it had a name.
+%% @doc Called by net_sup each time distribution starts. `ignore': one runs already, and serves; a
+%% VM that has called {@link webdist_server:start/0} may have a sidecar before it has a name.
 -spec start_link() -> supervisor:startlink_ret().
 start_link() ->
     case supervisor:start_link({local, ?MODULE}, ?MODULE, []) of
@@ -31,11 +32,14 @@ start_link() ->
 %% @private
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
+    %% An event goes to the features in this order.
+    Features = [quic_dist_links, quic_dist_admit, quic_dist_hosts, webdist_server],
     Events = #{id => quic_dist_events, start => {quic_dist_events, start_link, []}},
-    Port = #{
-        id => quic_dist_port,
-        start => {quic_dist_port, start_link, []},
+    Links = #{id => quic_dist_links, start => {quic_dist_links, start_link, []}},
+    Sidecar = #{
+        id => quic_dist_sidecar,
+        start => {quic_dist_sidecar, start_link, [Features]},
         %% Longer than the sidecar may take to end (portproto/PROTOCOL.md, section 8).
         shutdown => 5000
     },
-    {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, [Events, Port]}}.
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, [Events, Links, Sidecar]}}.

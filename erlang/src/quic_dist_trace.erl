@@ -1,5 +1,5 @@
-%% @doc Has the sidecar write down connections: qlog files, which show each packet, and the TLS
-%% secrets with which a capture of the network can be read.
+%% @doc Makes the sidecar record connections: qlog files, which show each packet, and the TLS
+%% secrets that decrypt a capture of the network.
 -module(quic_dist_trace).
 
 -export([trace/2]).
@@ -10,18 +10,21 @@
     insecure_key_log => file:filename_all() | off
 }.
 %% The folder in which each QUIC connection gets a qlog file, and the file to which its secrets are
-%% appended in the form of SSLKEYLOGFILE. What is left out is off.
+%% appended in the form of SSLKEYLOGFILE. A key that is left out is off.
 
-%% @doc Sets, until this sidecar ends, what is written of connections that begin from now on: of one
-%% node's, or of those of all nodes that have no setting of their own. Where both are off a node has
-%% none any more. A link that is up goes on as it was: `erlang:disconnect_node/1' makes a new
-%% one. Nothing is written of an inbound connection whose peer is not authenticated.
--spec trace(node() | all, setting()) -> ok | {error, quic_dist_port:reason()}.
+%% Milliseconds. A sidecar may have to be started first.
+-define(TIMEOUT, 10000).
+
+%% @doc Sets, until this sidecar ends, what it records of connections that begin from now on: those
+%% of one node, or of all nodes that have no setting of their own. With both keys off, a node loses
+%% its own setting. A link that is up does not change; `erlang:disconnect_node/1' makes room for a
+%% new one. An inbound connection is not recorded until its peer is authenticated.
+-spec trace(node() | all, setting()) -> ok | {error, quic_dist_sidecar:reason()}.
 trace(Node, Setting) when is_atom(Node), is_map(Setting) ->
     case maps:without([qlog, insecure_key_log], Setting) of
         Unknown when map_size(Unknown) > 0 ->
-            Words = io_lib:format("~0tp: there are qlog and insecure_key_log", [Unknown]),
-            {error, {bad_option, lists:flatten(Words)}};
+            Text = io_lib:format("~0tp: there are qlog and insecure_key_log", [Unknown]),
+            {error, {bad_option, lists:flatten(Text)}};
         _ ->
             Name =
                 case Node of
@@ -31,10 +34,10 @@ trace(Node, Setting) when is_atom(Node), is_map(Setting) ->
             Fields = maps:merge(
                 file(qlog_dir, qlog, Setting), file(insecure_key_log, insecure_key_log, Setting)
             ),
-            quic_dist_port:trace(Fields#{node => Name})
+            quic_dist_sidecar:command(trace, Fields#{node => Name}, ?TIMEOUT)
     end.
 
-%% The sidecar has its own working folder only by chance.
+%% The sidecar's working folder need not be this VM's.
 file(Field, Key, Setting) ->
     case Setting of
         #{Key := off} -> #{};

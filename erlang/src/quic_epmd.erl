@@ -1,14 +1,15 @@
 %% @doc The epmd module of clusters without epmd: `-start_epmd false -epmd_module quic_epmd'.
 %%
-%% Where nodes are is the sidecar's business, as the option `discovery' says: a registry that the
-%% sidecars of a host keep among themselves, OTP's epmd, DNS, one port for all, or nothing but the
-%% file that `nodes_file' names, which is looked at first in any case. The module serves every
-%% carrier, so that nodes with `-proto_dist quic', with `inet_tcp' or `inet_tls', and with both find
-%% each other; of a node with both it says for each peer which one is to be used, and `select/1' of
-%% the carriers follows that.
+%% The sidecar finds nodes, as the option `discovery' says: in a registry that the sidecars of a
+%% host keep together, with OTP's epmd, in DNS, or at one port for all. Before that it reads the
+%% file that the option `nodes_file' names.
+%%
+%% The module serves every carrier, so nodes with `-proto_dist quic', with `inet_tcp' or `inet_tls',
+%% and with both find each other. A node with both asks it which carrier reaches a peer: `select/1'
+%% of the carriers follows the answer.
 %%
 %% The callbacks are those that OTP 25 to 29 call. They run in net_kernel and in processes that set
-%% up connections, and every one of them ends in time.
+%% up connections, so each has a time limit.
 -module(quic_epmd).
 
 %% as in erl_epmd
@@ -22,7 +23,7 @@
 -define(SELECT_TIMEOUT, 2000).
 -define(FIND_TIMEOUT, 4000).
 -define(NAMES_TIMEOUT, 5000).
-%% Of the distribution protocol, which nobody has asked for since OTP 25.
+%% The version of the distribution protocol. OTP 25 and later ignore it.
 -define(VERSION, 6).
 
 %% @doc Starts the sidecar's supervisor in net_sup, unless the carrier has done so.
@@ -47,24 +48,24 @@ stop() ->
 register_node(Name, Port) ->
     register_node(Name, Port, inet).
 
-%% @doc Has others find this node at a TCP port. net_kernel draws the creation, 32 random bits.
-%% `Family' is the driver module in OTP 25, and the address family later.
+%% @doc Registers a TCP port at which other nodes find this one. net_kernel draws the creation, 32
+%% random bits. `Family' is the driver module in OTP 25, and the address family later.
 -spec register_node(atom() | string(), inet:port_number(), atom()) ->
     {ok, -1} | {error, term()}.
 register_node(Name, Port, _Family) ->
     register_port(Name, tcp, Port).
 
-%% @doc Has others find this node at a UDP port.
+%% @doc Registers a UDP port at which other nodes find this one.
 -spec register_quic(atom(), inet:port_number()) -> {ok, -1} | {error, term()}.
 register_quic(Name, UdpPort) ->
     register_port(Name, quic, UdpPort).
 
 register_port(Name, Carrier, Port) ->
-    case quic_dist_port:options() of
+    case quic_dist_sidecar:options() of
         {ok, #{discovery := Discovery}} when Discovery =:= registry; Discovery =:= epmd ->
-            {ok, Before} = quic_dist_port:registration(),
+            {ok, Before} = quic_dist_sidecar:registration(),
             registered(
-                quic_dist_port:register(Before#{node := text(Name), Carrier := Port}),
+                quic_dist_sidecar:register(Before#{node := text(Name), Carrier := Port}),
                 Before,
                 Discovery
             );
@@ -77,7 +78,7 @@ register_port(Name, Carrier, Port) ->
 registered({ok, #{state := State}}, _, _) when State =:= holding; State =:= registered ->
     {ok, -1};
 registered({ok, #{state := State, text := Text}}, Before, Discovery) ->
-    _ = quic_dist_port:register(Before),
+    _ = quic_dist_sidecar:register(Before),
     case State of
         duplicate -> {error, duplicate_name};
         _ -> {error, lists:flatten([unicode:characters_to_list(Text), hint(Discovery)])}
@@ -86,35 +87,35 @@ registered({error, {_, Text}}, _, _) ->
     {error, Text}.
 
 hint(registry) ->
-    ": if it is epmd, start nodes with -start_epmd false and end it, or use the option discovery "
-    "(epmd) or name_port";
+    "";
 hint(epmd) ->
     ": start epmd, or choose another discovery".
 
-%% @doc The TCP port at which this node is to listen; 0: any.
+%% @doc The TCP port at which this node must listen; 0: any.
 -spec listen_port_please(atom() | string(), string()) -> {ok, inet:port_number()}.
 listen_port_please(Name, Host) ->
     listen_port_please(tcp, Name, Host).
 
-%% @doc The same for a carrier: a port that is written down for this node, or what OTP says.
+%% @doc The port at which this node must listen for a carrier: the configured one, or else OTP's.
 -spec listen_port_please(quic | tcp, atom() | string(), string()) -> {ok, inet:port_number()}.
 listen_port_please(Carrier, Name, Host) ->
     Fields = #{node => node_name(Name, Host), carrier => Carrier},
-    case quic_dist_port:request(written, Fields, port, ?FIND_TIMEOUT) of
+    case quic_dist_sidecar:request(written, Fields, port, ?FIND_TIMEOUT) of
         {ok, #{port := Port}} when Port > 0 -> {ok, Port};
         _ -> erl_epmd:listen_port_please(Name, Host)
     end.
 
 %% Peers
 
-%% @doc The address and TCP port of a node, unless it is to be reached by QUIC. So the carriers that
-%% ask leave that node to ours.
+%% @doc The address and TCP port of a node. A node that QUIC reaches has none here, so that the
+%% carriers over TCP leave it to ours.
 -spec address_please(string(), string() | inet:ip_address(), inet | inet6) ->
     {ok, inet:ip_address(), inet:port_number(), ?VERSION} | {error, term()}.
 address_please(Name, Host, Family) ->
     case find(node_name(Name, Host), carriers(), ?FIND_TIMEOUT) of
         {ok, #{carrier := tcp, targets := Targets}} ->
-            case [At || At <- lists:map(fun address/1, Targets), is_of(Family, At)] of
+            Ips = [{Ip, Port} || {Text, Port} <- Targets, {ok, Ip} <- [quic_dist_proto:ip(Text)]],
+            case [At || {Ip, _} = At <- Ips, is_of(Family, Ip)] of
                 [{Ip, Port} | _] -> {ok, Ip, Port, ?VERSION};
                 [] -> {error, nxdomain}
             end;
@@ -124,21 +125,17 @@ address_please(Name, Host, Family) ->
             Error
     end.
 
-address({Text, Port}) ->
-    {ok, Ip} = inet:parse_address(binary_to_list(Text)),
-    {Ip, Port}.
-
-is_of(inet, {Ip, _}) -> tuple_size(Ip) =:= 4;
-is_of(inet6, {Ip, _}) -> tuple_size(Ip) =:= 8;
+is_of(inet, Ip) -> tuple_size(Ip) =:= 4;
+is_of(inet6, Ip) -> tuple_size(Ip) =:= 8;
 is_of(_, _) -> false.
 
-%% @doc {@link port_please/3} with a bound of its own.
+%% @doc {@link port_please/3} with its own time limit.
 -spec port_please(atom() | string(), string() | inet:ip_address()) ->
     {port, inet:port_number(), ?VERSION} | noport.
 port_please(Name, Host) ->
     port_please(Name, Host, ?FIND_TIMEOUT).
 
-%% @doc The TCP port of a node; that of UDP, if this VM has nothing but QUIC.
+%% @doc The TCP port of a node, or its UDP port if this VM has only QUIC.
 -spec port_please(atom() | string(), string() | inet:ip_address(), timeout()) ->
     {port, inet:port_number(), ?VERSION} | noport.
 port_please(Name, Host, Timeout) ->
@@ -152,8 +149,8 @@ port_please(Name, Host, Timeout) ->
         {error, _} -> noport
     end.
 
-%% @doc Is this node to be reached by QUIC? A node that nobody knows is, so that the carrier can say
-%% why there is no connection.
+%% @doc Does QUIC reach this node? Yes for an unknown node, so that the carrier can say why there is
+%% no connection.
 -spec is_quic(node()) -> boolean().
 is_quic(Node) ->
     case carriers() of
@@ -166,7 +163,7 @@ is_quic(Node) ->
             end
     end.
 
-%% @doc Where a node's sidecar is. Errors are a line for the operator.
+%% @doc The addresses and UDP ports of a node's sidecar. An error is a line for the operator.
 -spec targets(node(), timeout()) -> {ok, [quic_dist_config:endpoint()]} | {error, string()}.
 targets(Node, Timeout) ->
     case find(atom_to_binary(Node), quic, Timeout) of
@@ -176,11 +173,11 @@ targets(Node, Timeout) ->
 
 find(Node, Carriers, Timeout) ->
     Fields = #{node => Node, carriers => Carriers, timeout => Timeout},
-    quic_dist_port:request(find, Fields, found, Timeout + 1000).
+    quic_dist_sidecar:request(find, Fields, found, quic_dist_sidecar:answer_time(Timeout)).
 
-%% What this VM can reach peers by.
+%% The carriers of this VM, as `find' has them.
 carriers() ->
-    case lists:partition(fun(Name) -> Name =:= "quic" end, quic_dist_names:protocols()) of
+    case lists:partition(fun(Name) -> Name =:= "quic" end, quic_dist_kernel:protocols()) of
         {[_ | _], []} -> quic;
         {[_ | _], _} -> both;
         {[], _} -> tcp
@@ -194,12 +191,12 @@ names() ->
     {ok, Host} = inet:gethostname(),
     names(Host).
 
-%% @doc The nodes of a host and the port of each, TCP's if it has one.
+%% @doc The nodes of a host and the port of each: its TCP port if it has one.
 -spec names(atom() | string() | inet:ip_address()) ->
     {ok, [{string(), inet:port_number()}]} | {error, address}.
 names(Host) ->
     Fields = #{host => host(Host), timeout => ?NAMES_TIMEOUT},
-    case quic_dist_port:request(names, Fields, named, ?NAMES_TIMEOUT + 1000) of
+    case quic_dist_sidecar:request(names, Fields, named, ?NAMES_TIMEOUT + 1000) of
         {ok, #{names := Names}} ->
             {ok, [{unicode:characters_to_list(Name), Port} || {Name, Port} <- Names]};
         {error, _} ->

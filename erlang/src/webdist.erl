@@ -1,7 +1,7 @@
 %% @doc Distribution over HTTP, for applications and operators.
 -module(webdist).
 
--export([info/0, child_spec/0]).
+-export([info/0, child_spec/0, start_link/0]).
 
 %% @doc How this VM stands at its host's web port (`state', `address', `port', `text': see {@link
 %% webdist_server}), the `options' in use, and how it takes upgraded connections (`take').
@@ -25,4 +25,15 @@ info() ->
 %% already, by `-proto_dist webdist' or `-s webdist_server', it adds nothing.
 -spec child_spec() -> supervisor:child_spec().
 child_spec() ->
-    (webdist_sup:child_spec())#{start => {webdist_sup, start_link, [serve]}}.
+    (webdist_sup:child_spec())#{start => {?MODULE, start_link, []}}.
+
+%% @private What the child of {@link child_spec/0} starts.
+-spec start_link() -> supervisor:startlink_ret().
+start_link() ->
+    case webdist_sup:start_link(serve) of
+        ignore ->
+            _ = webdist_server:start(),
+            ignore;
+        Result ->
+            Result
+    end.

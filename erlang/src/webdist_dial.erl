@@ -1,25 +1,26 @@
-%% @doc A link to a node over HTTP: by which carriers and URLs it is tried, and with what.
+%% @doc Connects to a node over HTTP: chooses carriers and URLs, and asks the sidecar to try them.
 %%
 %% It serves `-proto_dist webdist' and, where QUIC does not get through, `-proto_dist quic'.
 -module(webdist_dial).
 
--export([dial/4, urls/3, trusted/3]).
+-export([dial/4, connection/1, urls/3, trusted/3]).
 -export_type([link/0]).
 
 -type link() :: #{
     socket := gen_tcp:socket(),
     address := {inet:ip_address(), inet:port_number()},
-    url := binary()
+    url := binary(),
+    web := quic_dist_links:web()
 }.
-%% An open link, which the caller owns; where the other end of the connection is, a proxy perhaps;
-%% and which URL it goes by.
+%% An open link, which the caller owns; the other end of the connection, which may be a proxy; the
+%% URL that worked; and what links are shown with.
 
 %% @doc Connects to `Node', whose name has the host part `Host', by the carriers of the option
-%% `carriers', or by some others and none but them. In a process that sets up connections.
+%% `carriers', or only by the carriers given. In a process that sets up connections.
 -spec dial(node(), Host :: string(), any | {only, [webdist_config:carrier(), ...]}, timeout()) ->
     {ok, link()} | {error, unicode:chardata()}.
 dial(Node, Host, Which, Timeout) ->
-    case {webdist_config:read(), quic_dist_port:options()} of
+    case {webdist_config:read(), quic_dist_sidecar:options()} of
         {{ok, Options}, {ok, Identity}} ->
             case trusted(urls(Node, Host, Which, Options), Options, Identity) of
                 {ok, []} -> {error, "the option urls has no URL of these carriers for it"};
@@ -32,30 +33,48 @@ dial(Node, Host, Which, Timeout) ->
             {error, Text}
     end.
 
-request(Node, Urls, #{method := Method, insecure_proxy := Proxy} = Options, Identity, Timeout) ->
-    Fields = (cookie(Node, Urls, Identity))#{
+request(Node, Urls, Options, Identity, Timeout) ->
+    Decided = webdist_config:fields(web_dial, Options),
+    Fields = (maps:merge(Decided, cookie(Node, Urls, Identity)))#{
         node => atom_to_binary(Node),
         local => atom_to_binary(node()),
         urls => Urls,
-        method => Method,
         take => webdist_link:take(Options),
-        insecure_proxy => Proxy,
         timeout => Timeout
     },
-    case quic_dist_port:request(web_dial, Fields, web_dialled, Timeout + 1000) of
-        {ok, #{address := Address, port := Port, url := Url} = Dialled} ->
-            case webdist_link:open(Dialled) of
-                {ok, Socket} ->
-                    {ok, #{socket => Socket, address => {parse(Address), Port}, url => Url}};
-                {error, Reason} ->
-                    {error, io_lib:format("no way to the sidecar (~0tp)", [Reason])}
+    AnswerTime = quic_dist_sidecar:answer_time(Timeout),
+    case quic_dist_sidecar:request(web_dial, Fields, web_dialled, AnswerTime) of
+        {ok, Dialled} ->
+            case take(Dialled) of
+                {ok, _} = Taken -> Taken;
+                {error, Reason} -> {error, quic_dist_plane:format_error(Reason)}
             end;
         {error, {_, Text}} ->
             {error, Text}
     end.
 
-%% @doc The URLs by which a node of this identity connects: whose peers show certificates is not to
-%% have others for that they are reached in clear. An error is a line for the operator.
+take(#{address := Address, port := Port, url := Url} = Dialled) ->
+    case quic_dist_proto:ip(Address) of
+        {ok, Ip} ->
+            case webdist_link:open(Dialled) of
+                {ok, Socket} ->
+                    At = {Ip, Port},
+                    Web = (webdist_link:web(dialled, Dialled, At))#{url => Url},
+                    {ok, #{socket => Socket, address => At, url => Url, web => Web}};
+                {error, _} = Error ->
+                    Error
+            end;
+        error ->
+            {error, {not_an_address, Address}}
+    end.
+
+%% @doc The data plane of a link, and the other end.
+-spec connection(link()) -> {quic_dist_plane:ctrl(), {inet:ip_address(), inet:port_number()}}.
+connection(#{socket := Socket, address := Endpoint, web := Web}) ->
+    {webdist_link:ctrl(Socket, Web), Endpoint}.
+
+%% @doc The URLs by which a node of this identity connects. In clear a peer shows no certificate, so
+%% a node whose peers must show one uses no URL in clear. An error is a line for the operator.
 -spec trusted([binary()], webdist_config:options(), quic_dist_config:options()) ->
     {ok, [binary()]} | {error, string()}.
 trusted(Urls, #{insecure_clear := false}, #{cacertfile := _, insecure_no_verify := false}) ->
@@ -63,14 +82,14 @@ trusted(Urls, #{insecure_clear := false}, #{cacertfile := _, insecure_no_verify 
         [] when Urls =/= [] ->
             {error,
                 "in clear a peer shows no certificate, and this node has a cacertfile: name https, "
-                "wss, h2 or h3 (options carriers and urls); insecure_clear does without"};
+                "wss, h2 or h3 in the options carriers and urls, or set insecure_clear"};
         Secure ->
             {ok, Secure}
     end;
 trusted(Urls, _, _) ->
     {ok, Urls}.
 
-%% Nobody is shown a proof over a connection in clear.
+%% A proof of the cookie must not travel in clear.
 cookie(Node, Urls, Identity) ->
     case lists:all(fun in_clear/1, Urls) of
         true -> #{};
@@ -80,12 +99,6 @@ cookie(Node, Urls, Identity) ->
 in_clear(<<"http://", _/binary>>) -> true;
 in_clear(<<"ws://", _/binary>>) -> true;
 in_clear(_) -> false.
-
-parse(Address) ->
-    case inet:parse_address(binary_to_list(Address)) of
-        {ok, Ip} -> Ip;
-        {error, einval} -> {0, 0, 0, 0}
-    end.
 
 urls(Node, Host, any, Options) ->
     urls(Node, Host, Options);

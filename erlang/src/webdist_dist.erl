@@ -1,8 +1,8 @@
 %% @doc Erlang distribution over HTTP: the carrier that `erl -proto_dist webdist' names.
 %%
-%% Connections go to the web port of the peer's host, which is asked to upgrade them to
-%% distribution; and come in by this host's. Once upgraded, a connection is what it is over TCP. The
-%% callbacks are those of `quic_dist'; those marked so run in net_kernel.
+%% A connection goes to the web port of the peer's host, which upgrades it to distribution. After
+%% that it works as over TCP. The callbacks are those of `quic_dist'; "in net_kernel" marks those
+%% that run in the net_kernel process.
 -module(webdist_dist).
 
 -export([childspecs/0]).
@@ -11,13 +11,9 @@
 -export_type([listener/0]).
 
 -include_lib("kernel/include/net_address.hrl").
--include_lib("kernel/include/dist_util.hrl").
 
 -opaque listener() :: webdist.
 %% What listen/2 returns and net_kernel hands back. The sockets are the sidecar's.
-
--define(FAMILY, inet).
--define(PROTOCOL, webdist).
 
 %% @doc Called by net_sup before anything else, each time distribution starts.
 -spec childspecs() -> {ok, [supervisor:child_spec()]}.
@@ -29,11 +25,10 @@ childspecs() ->
 %% @doc {@link listen/2} on the host that this machine calls itself. In net_kernel.
 -spec listen(atom()) -> {ok, {listener(), #net_address{}, -1}} | {error, term()}.
 listen(Name) ->
-    {ok, Host} = inet:gethostname(),
-    listen(Name, Host).
+    listen(Name, quic_dist_setup:host()).
 
-%% @doc Has the node reached by the web port of its host. If that is not ours to use, the node still
-%% connects to others, and goes on trying. In net_kernel. The creation is left to net_kernel.
+%% @doc Makes the node reachable by the web port of its host. A node that cannot use the port still
+%% connects to others, and tries again. In net_kernel. The creation is left to net_kernel.
 -spec listen(atom(), string()) -> {ok, {listener(), #net_address{}, -1}} | {error, term()}.
 listen(Name, Host) ->
     Node = iolist_to_binary([atom_to_binary(Name), $@, unicode:characters_to_binary(Host)]),
@@ -41,48 +36,45 @@ listen(Name, Host) ->
         {ok, #{state := duplicate}} ->
             {error, duplicate_name};
         {ok, #{state := waiting, text := Text}} ->
-            Words = ["this node cannot be connected to over HTTP: ", Text],
-            quic_dist_log:log(warning, Words),
+            quic_dist_log:log(warning, ["this node cannot be connected to over HTTP: ", Text]),
             {ok, {webdist, net_address(undefined, Host), -1}};
         {ok, #{address := Address, port := Port}} ->
-            {ok, {webdist, net_address({parse(Address), Port}, Host), -1}};
+            Endpoint =
+                case quic_dist_proto:ip(Address) of
+                    {ok, Ip} -> {Ip, Port};
+                    error -> undefined
+                end,
+            {ok, {webdist, net_address(Endpoint, Host), -1}};
         {error, Text} ->
             {error, Text}
     end.
 
-parse(Address) ->
-    case inet:parse_address(binary_to_list(Address)) of
-        {ok, Ip} -> Ip;
-        {error, einval} -> {0, 0, 0, 0}
-    end.
-
-net_address(Address, Host) ->
-    #net_address{address = Address, host = Host, protocol = ?PROTOCOL, family = ?FAMILY}.
+net_address(Endpoint, Host) ->
+    quic_dist_setup:net_address(webdist, Endpoint, Host).
 
 %% @doc The address of a node that does not listen. In net_kernel.
 -spec address() -> #net_address{}.
 address() ->
-    {ok, Host} = inet:gethostname(),
-    address(Host).
+    address(quic_dist_setup:host()).
 
 %% @doc {@link address/0} for a node of this host name (OTP 27 and later). In net_kernel.
 -spec address(string()) -> #net_address{}.
 address(Host) ->
     net_address(undefined, Host).
 
-%% @doc Takes no more connections; those that are go on. In net_kernel.
+%% @doc Takes no more connections; those that are up go on. In net_kernel.
 -spec close(listener()) -> ok.
 close(_) ->
     webdist_server:unlisten().
 
 %% Accepting
 
-%% @doc Connections come by {@link webdist_server}, which outlives net_kernel's acceptors. What
-%% net_kernel gets has nothing to do but to end with it.
+%% @doc {@link webdist_server} offers connections to net_kernel, because it outlives net_kernel's
+%% acceptors. The acceptor that net_kernel gets only ends with net_kernel.
 -spec accept(listener()) -> pid().
 accept(_) ->
     Kernel = self(),
-    start(
+    quic_dist_setup:start(
         fun() ->
             Monitor = monitor(process, Kernel),
             receive
@@ -92,46 +84,10 @@ accept(_) ->
         [link]
     ).
 
-%% The options never ask for a monitor.
-start(Fun, Options) ->
-    Pid = spawn_opt(Fun, Options),
-    true = is_pid(Pid),
-    Pid.
-
 %% @doc Starts the connection supervisor of an accepted connection. Called by net_kernel.
--spec accept_connection(
-    pid(),
-    {quic_dist_plane:ctrl(), {inet:ip_address(), inet:port_number()}},
-    node(),
-    [node()],
-    timeout()
-) -> pid().
-accept_connection(Acceptor, {Ctrl, Address}, MyNode, Allowed, SetupTime) ->
-    Kernel = self(),
-    start(
-        fun() ->
-            receive
-                {Acceptor, controller} ->
-                    Timer = dist_util:start_timer(SetupTime),
-                    Hs = quic_dist_plane:hs_data(Ctrl),
-                    Held = quic_dist_peer:held_to(unclaimed, Address, Hs),
-                    dist_util:handshake_other_started(Held#hs_data{
-                        kernel_pid = Kernel,
-                        this_node = MyNode,
-                        timer = Timer,
-                        allowed = Allowed,
-                        f_address = fun(_, Node) -> peer_address(Address, Node) end
-                    })
-            end
-        end,
-        dist_util:net_ticker_spawn_options()
-    ).
-
-peer_address(Address, Node) ->
-    case dist_util:split_node(Node) of
-        {node, _, Host} -> net_address(Address, Host);
-        _ -> ?shutdown(no_node)
-    end.
+-spec accept_connection(pid(), quic_dist_setup:connection(), node(), [node()], timeout()) -> pid().
+accept_connection(Acceptor, Connection, MyNode, Allowed, SetupTime) ->
+    quic_dist_setup:accept_connection(webdist, Acceptor, Connection, MyNode, Allowed, SetupTime).
 
 %% Connecting
 
@@ -142,49 +98,23 @@ select(Node) ->
 
 %% @doc Is this the name of a node?
 -spec is_node_name(term()) -> boolean().
-is_node_name(Node) when is_atom(Node) ->
-    case dist_util:split_node(Node) of
-        {node, _, _} -> true;
-        _ -> false
-    end;
-is_node_name(_) ->
-    false.
+is_node_name(Node) ->
+    quic_dist_setup:is_node_name(Node).
 
 %% @doc Starts the connection supervisor of an outgoing connection. Called by net_kernel.
 -spec setup(node(), normal | hidden, node(), longnames | shortnames, timeout()) -> pid().
 setup(Node, Type, MyNode, LongOrShortNames, SetupTime) ->
-    Kernel = self(),
-    start(
-        fun() -> do_setup(Kernel, Node, Type, MyNode, LongOrShortNames, SetupTime) end,
-        dist_util:net_ticker_spawn_options()
-    ).
+    Connect = fun connect/4,
+    quic_dist_setup:setup(webdist, Connect, Node, Type, MyNode, LongOrShortNames, SetupTime).
 
-do_setup(Kernel, Node, Type, MyNode, LongOrShortNames, SetupTime) ->
-    Timer = dist_util:start_timer(SetupTime),
-    %% Our own bound is a little earlier, so that the reason is logged before the timer strikes.
-    case connect(Node, LongOrShortNames, SetupTime * 9 div 10) of
-        {ok, Socket, Address} ->
-            dist_util:reset_timer(Timer),
-            Hs = webdist_link:hs_data(Socket),
-            dist_util:handshake_we_started(Hs#hs_data{
-                kernel_pid = Kernel,
-                other_node = Node,
-                this_node = MyNode,
-                timer = Timer,
-                request_type = Type,
-                f_address = fun(_, _) -> Address end
-            });
-        {error, Text} ->
-            quic_dist_log:log(warning, ["cannot connect to ", atom_to_binary(Node), ": ", Text]),
-            ?shutdown2(Node, no_connection)
-    end.
-
-connect(Node, LongOrShortNames, Timeout) ->
+connect(Node, _MyNode, LongOrShortNames, Deadline) ->
     case quic_dist_names:split(Node, LongOrShortNames) of
         {ok, _, Host} ->
+            Timeout = max(1, Deadline - erlang:monotonic_time(millisecond)),
             case webdist_dial:dial(Node, Host, any, Timeout) of
-                {ok, #{socket := Socket, address := Address}} ->
-                    {ok, Socket, net_address(Address, Host)};
+                {ok, Link} ->
+                    {Ctrl, Endpoint} = webdist_dial:connection(Link),
+                    {ok, Ctrl, Endpoint, Host};
                 {error, _} = Error ->
                     Error
             end;

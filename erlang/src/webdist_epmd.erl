@@ -1,8 +1,8 @@
 %% @doc The epmd module of distribution over HTTP: `-epmd_module webdist_epmd'.
 %%
-%% In mode `compat' it is OTP's `erl_epmd', with a line in the log for each call at level debug. In
-%% mode `router' there is no epmd: a node's name is registered at the web port of its host, with the
-%% process that holds that, and other hosts are asked for their nodes at their web ports.
+%% In mode `compat' it calls OTP's `erl_epmd', and logs each call at level debug. In mode `router'
+%% there is no epmd: a node registers its name with the process that holds the web port of its host,
+%% and asks other hosts for their nodes at their web ports.
 %%
 %% The callbacks are those that the carriers of OTP 25 to 29 call.
 -module(webdist_epmd).
@@ -11,11 +11,11 @@
 -export([register_node/2, register_node/3, listen_port_please/2, address_please/3]).
 -export([port_please/2, port_please/3, names/0, names/1]).
 
-%% Milliseconds; net_kernel's own bound for a connection is 7000.
+%% Milliseconds; net_kernel's own limit for a connection is 7000.
 -define(NAMES_TIMEOUT, 5000).
 -define(VERSION, 6).
 
-%% @doc What is to be started before net_kernel. In net_sup.
+%% @doc Starts what names need, before net_kernel. In net_sup.
 -spec start_link() -> supervisor:startlink_ret() | {error, term()}.
 start_link() ->
     case mode() of
@@ -60,7 +60,7 @@ register_node(Name, Port, Family) ->
             {error, Text}
     end.
 
-%% @doc The TCP port at which a node is to listen; 0: any.
+%% @doc The TCP port at which a node must listen; 0: any.
 -spec listen_port_please(atom() | string(), string()) -> {ok, inet:port_number()}.
 listen_port_please(Name, Host) ->
     case mode(listen_port_please, [Name, Host]) of
@@ -80,7 +80,7 @@ address_please(Name, Host, Family) ->
     _ = mode(address_please, [Name, Host, Family]),
     erl_epmd:address_please(Name, Host, Family).
 
-%% @doc {@link port_please/3} without a bound of its own.
+%% @doc {@link port_please/3} without a time limit.
 -spec port_please(atom() | string(), string() | inet:ip_address()) ->
     {port, inet:port_number(), integer()} | noport | closed | {error, term()}.
 port_please(Name, Host) ->
@@ -142,7 +142,7 @@ mode(Function, Arguments) ->
     quic_dist_log:log(debug, ["webdist_epmd:", atom_to_list(Function)], [{arguments, Arguments}]),
     mode().
 
-%% Our own host's port may be bound to the loopback address only, and answers there at any rate.
+%% The port of this host may be bound to the loopback address only, and always answers there.
 host(Host) when is_tuple(Host) ->
     inet:ntoa(Host);
 host(Host) when is_atom(Host) ->

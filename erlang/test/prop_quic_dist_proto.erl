@@ -101,6 +101,7 @@ field(text) -> ?LET(L, list(oneof([range($\s, $~), range(0, 16#d7ff), range(16#e
 field({integer, Min, Max}) -> range(Min, Max);
 field(bytes) -> binary();
 field({bytes, Size}) -> binary(Size);
+field({bytes, Min, Max}) -> ?LET(Size, range(Min, Max), binary(Size));
 field({atom, Atoms}) -> oneof(Atoms);
 field({tuple, Types}) -> list_to_tuple([field(Type) || Type <- Types]);
 field({list, Type, Min, Max}) ->

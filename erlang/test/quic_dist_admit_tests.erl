@@ -2,7 +2,7 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
-%% A star stands for any characters, or none; all else for itself.
+%% A star in a pattern matches any characters, or none. All other characters match themselves.
 matches_test_() ->
     [
         {lists:concat([Name, " ", Pattern]),
@@ -50,8 +50,7 @@ may_connect_test() ->
     ?assert(May(<<"a@h">>, #{allow => [<<"b@*">>, <<"*@h">>]})),
     ?assertNot(May(<<"a@i">>, #{allow => [<<"b@*">>, <<"*@h">>]})).
 
-%% Where certificates authenticate, the sidecar is told no cookie; without distribution there is
-%% none.
+%% The sidecar gets no cookie where certificates authenticate, and none without distribution.
 cookie_test() ->
     ?assertEqual(#{}, quic_dist_admit:cookie('a@h', #{cacertfile => <<"ca.pem">>})),
     ?assertEqual(#{}, quic_dist_admit:cookie('a@h', #{})).

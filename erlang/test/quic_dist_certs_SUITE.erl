@@ -1,5 +1,6 @@
-%% @doc Nodes that have a certificate authority: who is taken, who is refused and with which words,
-%% what a change of the files does, and that what `quicdistd cert' makes is all that it needs.
+%% @doc Certificates decide which peers get in where nodes have an authority: the cases assert
+%% acceptance, refusals and their words, and changes of the files. The files of `quicdistd cert'
+%% are all that a node needs.
 %%
 %% Every refusal is asserted threefold: it is there in time, the log of the side that refuses says
 %% why, and its net_kernel has not been asked to accept anything. The certificates are made by the
@@ -7,9 +8,10 @@
 -module(quic_dist_certs_SUITE).
 
 -export([all/0, groups/0, suite/0]).
--export([init_per_suite/1, end_per_suite/1, end_per_testcase/2]).
+-export([init_per_suite/1, end_per_suite/1]).
 -export([
     made_by_the_tool/1,
+    the_printed_line/1,
     host_certificates/1,
     dynamic_name/1,
     bad_certificates_are_refused/1,
@@ -30,21 +32,22 @@
 
 -import(quic_dist_fixtures, [cert/1, cert/2]).
 -import(quic_dist_node, [
-    call/2, call/4, connect/2, info/1, log/1, log_lines/2, wait_log/3, wait_until/2
+    call/2, call/4, connect/2, info/1, log/1, log_lines/2, name/1, wait_log/3
 ]).
+-import(quic_dist_wait, [wait_until/2]).
 
 %% Milliseconds in which a refusal is known: one round trip, and a slow machine.
 -define(REFUSED, 1000).
 
 suite() ->
-    [{timetrap, quic_dist_node:scale(90000)}].
+    [{ct_hooks, [quic_dist_hooks]}, {timetrap, quic_dist_wait:scale(90000)}].
 
 all() ->
     [{group, Group} || {Group, _, _} <- groups()].
 
 groups() ->
     [
-        {good, [], [made_by_the_tool, host_certificates, dynamic_name]},
+        {good, [], [made_by_the_tool, the_printed_line, host_certificates, dynamic_name]},
         {bad, [], [
             bad_certificates_are_refused,
             other_mode_is_refused,
@@ -56,16 +59,13 @@ groups() ->
     ].
 
 init_per_suite(Config) ->
-    Dir = filename:join(quic_dist_node:dir(), "certs"),
-    quic_dist_fixtures:build([" -o ", quic_dist_fixtures:dir(), "/"], "./test/fakes/..."),
+    Dir = filename:join(quic_dist_run:dir(), "certs"),
+    quic_dist_fixtures:fakes(),
     cert(["ca", "-out", Dir]),
     [{certs, Dir} | Config].
 
 end_per_suite(_Config) ->
-    quic_dist_node:end_run().
-
-end_per_testcase(_Case, Config) ->
-    quic_dist_node:end_case(Config).
+    ok.
 
 %% Certificates and nodes
 
@@ -79,7 +79,7 @@ file(Config, Name) ->
 
 %% A name whose port is free, as text.
 new_name() ->
-    integer_to_list(quic_dist_node:free_port()) ++ "@127.0.0.1".
+    integer_to_list(quic_dist_run:free_port()) ++ "@127.0.0.1".
 
 %% The options of a node with a certificate of its own.
 identity(Config, Name) -> identity(Config, Name, "397").
@@ -112,8 +112,6 @@ accepted(Node) ->
         call(Node, erlang, trace_info, [{quic_dist, accept_connection, 5}, call_count]),
     Count.
 
-name(#{node := Node}) -> Node.
-
 %% Neither side gets through to the other.
 refused_both_ways(Good, Bad, Words) ->
     refused(Bad, Good, Good, Words),
@@ -125,7 +123,7 @@ refused(From, To, Judge, Words) ->
     Before = length(log_lines(Judge, Words)),
     Accepted = accepted(Judge),
     {Took, false} = timer:tc(fun() -> call(From, net_kernel, connect_node, [name(To)]) end),
-    ?assert(Took div 1000 < quic_dist_node:scale(?REFUSED), {took, Took}),
+    ?assert(Took div 1000 < quic_dist_wait:scale(?REFUSED), {took, Took}),
     wait_until(
         {log, Words, log(Judge)},
         fun() -> length(log_lines(Judge, Words)) > Before end
@@ -159,11 +157,40 @@ made_by_the_tool(Config) ->
 is_about(Days, Left) -> Left =:= Days orelse Left =:= Days - 1.
 
 by_printed_lines(Config, Name) ->
-    Args = filename:join(quic_dist_node:dir(), quic_dist_node:unique("vm") ++ ".args"),
+    Args = filename:join(quic_dist_run:dir(), quic_dist_run:unique("vm") ++ ".args"),
     cert(["node", Name, "-ca", file(Config, "ca.pem"), "-out", ?config(certs, Config)], Args),
     quic_dist_node:start(#{
         carrier => [], name => none, args => ["-args_file", Args, "-no_epmd"]
     }).
+
+%% The line of `-proto_dist' that the tool prints has all that a node needs, wherever a release has
+%% it: in vm.args, in ERL_FLAGS (relx's ping, rpc, stop), and as words of a shell that keep their
+%% quotes (relx's remote_console). The folder's name has what means something in one of them.
+the_printed_line(Config) ->
+    Out = filename:join(?config(certs, Config), "a b$HOME*#\"(ü)"),
+    Lines = filename:join(quic_dist_run:dir(), quic_dist_run:unique("printed")),
+    cert(["node", "127.0.0.1", "-ca", file(Config, "ca.pem"), "-out", Out], Lines),
+    {ok, Printed} = file:read_file(Lines),
+    [Line] = [L || <<"-proto_dist ", _/binary>> = L <- binary:split(Printed, <<"\n">>, [global])],
+    Args = filename:join(quic_dist_run:dir(), quic_dist_run:unique("vm") ++ ".args"),
+    ok = file:write_file(Args, [Line, $\n]),
+    Peer = member(Config),
+    lists:foreach(
+        fun(Options) ->
+            More = ["-no_epmd" | maps:get(args, Options, [])],
+            Node = quic_dist_node:start(Options#{
+                carrier => [], name => {long, new_name()}, args => More
+            }),
+            #{certificates := [#{option := certfile, file := File}, _]} = info(Node),
+            ?assertEqual(unicode:characters_to_binary(filename:join(Out, "127.0.0.1.pem")), File),
+            connect(Node, Peer)
+        end,
+        [
+            #{args => ["-args_file", Args]},
+            #{env => [{"ERL_FLAGS", unicode:characters_to_list(Line)}]},
+            #{args => [unicode:characters_to_list(W) || W <- binary:split(Line, <<" ">>, [global])]}
+        ]
+    ).
 
 %% A certificate of a host serves all its nodes, unless whole names are demanded; one of a node
 %% serves where hosts are demanded, for other nodes of its host too.
@@ -229,13 +256,14 @@ bad_certificates_are_refused(Config) ->
     ),
     connect(member(Config), Good).
 
-%% A node without certificates and one with an authority do not come together, whoever dials: there
-%% is no talking the other into less.
+%% A node without certificates and a node with an authority do not connect, in either direction:
+%% neither can talk the other into less.
 other_mode_is_refused(Config) ->
     Good = member(Config),
     Name = new_name(),
     Without = start(Name, []),
-    Words = "this node refuses the peer's certificate \\(CN=ephemeral\\): it is self-signed",
+    Words =
+        "this node refuses the peer: it shows no certificate of its own \\(it has no certfile\\)",
     refused_both_ways(Good, Without, Words),
     %% An authority without a certificate of one's own does not help.
     HalfName = new_name(),
@@ -260,7 +288,7 @@ dial(A, Local, B) ->
 
 dial_here(Local, To) ->
     [Port, Host] = string:split(atom_to_list(To), "@"),
-    quic_dist_port:dial(#{
+    quic_dist_channel:dial(#{
         node => atom_to_binary(To),
         local => list_to_binary(Local),
         targets => [{list_to_binary(Host), list_to_integer(Port)}],
@@ -307,13 +335,13 @@ own_certificate_of_another(Config) ->
     Wrong = start(Name, identity(Config, new_name())),
     _ = wait_log(Wrong, "^warning .*peers refuse this node, " ++ Name ++ ": its certificate", 2000),
     false = call(Wrong, net_kernel, connect_node, [name(Good)]),
-    _ = wait_log(Wrong, "cannot connect to .*its log says why; .*peers refuse this node", 2000).
+    _ = wait_log(Wrong, "cannot connect to .*See its log.*peers refuse this node", 2000).
 
 %% Changes
 
 %% A folder of its own for a node whose files change.
 own_files(Config, Name) ->
-    Dir = filename:join(quic_dist_node:dir(), quic_dist_node:unique("own")),
+    Dir = filename:join(quic_dist_run:dir(), quic_dist_run:unique("own")),
     ok = file:make_dir(Dir),
     Own = [
         {certfile, filename:join(Dir, "node.pem")},
@@ -363,8 +391,7 @@ renewed(Config) ->
     ?assert(lists:member(NodeB, call(A, fun() -> nodes() end))),
     ?assertEqual([], log_lines(A, "^(warning|error)")).
 
-%% Files that cannot be used leave those before in use; reload/0 says why, and so does the log,
-%% unasked.
+%% Unusable files leave the former ones in use. reload/0 says why, and the log says it unasked.
 broken_files(Config) ->
     Name = new_name(),
     Own = own_files(Config, Name),
@@ -386,7 +413,7 @@ broken_files(Config) ->
 %% An authority that is taken out of cacertfile is not trusted any more. The link to a peer that it
 %% vouches for goes on, unless close_untrusted says otherwise.
 revoked(Config) ->
-    Other = filename:join(quic_dist_node:dir(), "other"),
+    Other = filename:join(quic_dist_run:dir(), "other"),
     cert(["ca", "-out", Other]),
     OtherConfig = [{certs, Other} | Config],
     lists:foreach(
@@ -460,4 +487,4 @@ insecure(Config) ->
     connect(Careless, Other),
     %% It weakens nobody else.
     Good = member(Config),
-    refused_both_ways(Good, Stranger, "it is self-signed, and cacertfile does not hold it").
+    refused_both_ways(Good, Stranger, "it shows no certificate of its own").

@@ -1,13 +1,16 @@
-%% @doc `quicdistd' by hand against real nodes: calls and their values, what goes wrong and with
-%% which exit status, round trips, names, and what `doctor' finds.
+%% @doc `quicdistd' works by hand against real nodes: calls and their values, errors and exit
+%% statuses, round trips, names, and the findings of `doctor'.
 -module(quic_dist_cli_SUITE).
 
 -export([all/0, suite/0]).
--export([init_per_suite/1, end_per_suite/1, end_per_testcase/2]).
+-export([init_per_suite/1, end_per_suite/1]).
 -export([
     values/1,
     exceptions/1,
     output/1,
+    terminal/1,
+    texts/1,
+    cookie_from_standard_input/1,
     large_values/1,
     no_atoms_are_left/1,
     ping_and_doctor/1,
@@ -26,23 +29,29 @@
 -include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
--import(quic_dist_node, [call/2, call/4, wait_log/3, wait_until/2]).
+-import(quic_dist_node, [call/2, call/4, wait_log/3]).
+-import(quic_dist_wait, [wait_until/2]).
 
 %% Exit statuses, as `quicdistd call -h' has them.
 -define(OK, 0).
 -define(FAILED, 1).
+-define(USAGE, 2).
 -define(UNREACHABLE, 3).
 -define(REFUSED, 4).
 -define(LOST, 5).
 
+%% It measures times that have a limit: no other suite runs beside it.
 suite() ->
-    [{timetrap, quic_dist_node:scale(60000)}].
+    [{ct_hooks, [quic_dist_hooks]}, {timetrap, quic_dist_wait:scale(60000)}, {userdata, alone}].
 
 all() ->
     [
         values,
         exceptions,
         output,
+        terminal,
+        texts,
+        cookie_from_standard_input,
         large_values,
         no_atoms_are_left,
         ping_and_doctor,
@@ -57,19 +66,16 @@ all() ->
     ].
 
 init_per_suite(Config) ->
-    cookie_file("cookie", atom_to_list(quic_dist_node:cookie())),
+    cookie_file("cookie", atom_to_list(quic_dist_run:cookie())),
     Config.
 
 end_per_suite(_Config) ->
-    quic_dist_node:end_run().
-
-end_per_testcase(_Case, Config) ->
-    quic_dist_node:end_case(Config).
+    ok.
 
 %% Running the command
 
 cookie_file(Name, Cookie) ->
-    File = filename:join(quic_dist_node:dir(), Name),
+    File = filename:join(quic_dist_run:dir(), Name),
     ok = file:write_file(File, Cookie),
     ok = file:change_mode(File, 8#400),
     File.
@@ -78,11 +84,11 @@ cookie_file(Name, Cookie) ->
 cli(Words) -> cli(Words, []).
 
 cli(Words, Env) ->
-    Errors = filename:join(quic_dist_node:dir(), quic_dist_node:unique("stderr")),
+    Errors = filename:join(quic_dist_run:dir(), quic_dist_run:unique("stderr")),
     Script = "exec \"$0\" \"$@\" 2>" ++ Errors,
-    Cookie = filename:join(quic_dist_node:dir(), "cookie"),
-    Args = ["-c", Script, quic_dist_node:executable() | Words],
-    {exit_status, Status, Out} = quic_dist_node:run(Args, #{
+    Cookie = filename:join(quic_dist_run:dir(), "cookie"),
+    Args = ["-c", Script, quic_dist_run:executable() | Words],
+    {exit_status, Status, Out} = quic_dist_command:run(Args, #{
         exec => "/bin/sh", env => [{"QUICDISTD_COOKIE_FILE", Cookie} | Env], timeout => 30000
     }),
     {ok, Said} = file:read_file(Errors),
@@ -99,8 +105,8 @@ says(Text, Pattern) ->
 
 %% Cases
 
-%% What a function returns is printed as a term that Erlang reads as the same, and arguments arrive
-%% as they were written.
+%% A function's value is printed as a term that Erlang reads back, and arguments arrive as they
+%% were written.
 values(_Config) ->
     Node = quic_dist_node:start(#{}),
     Terms = [
@@ -125,7 +131,8 @@ values(_Config) ->
     says(Hidden, "^\\[.*@.*\\]\n$"),
     wait_until(gone, fun() -> call(Node, erlang, nodes, [connected]) =:= [] end).
 
-%% What does not return says how, with the status 1; so do values by which functions say the same.
+%% A call that does not return says how it ended, with status 1. So does a value by which a
+%% function reports an error.
 exceptions(_Config) ->
     Node = quic_dist_node:start(#{}),
     {?FAILED, "", Error} = cli(call_of(Node, erlang, atom_to_list, "[1]")),
@@ -151,13 +158,50 @@ killed() ->
         never -> ok
     end.
 
-%% What a function prints comes out on standard error, its value on standard output.
+%% What a function prints goes to standard error, its value to standard output.
 output(_Config) ->
     Node = quic_dist_node:start(#{}),
     Format = "[\"h\\x{e9} ~p ~ts~n\",[7,[955]]]",
     {?OK, "ok\n", [$h, 233, $\s, $7, $\s, 955, $\n]} = cli(call_of(Node, io, format, Format)),
     {?OK, "ok\n", "text"} = cli(call_of(Node, io, put_chars, "[<<\"text\">>]")),
     {?OK, "eof\n", _} = cli(call_of(Node, io, get_line, "[\"> \"]")).
+
+%% What a function prints cannot command the terminal that shows it. A file gets it unchanged.
+terminal(_Config) ->
+    Node = quic_dist_node:start(#{}),
+    Words = call_of(Node, io, put_chars, "[\"\\e[31mred\\e]0;title\\x{7}\\x{9b}1m\\n\"]"),
+    {?OK, "ok\n", "\e[31mred\e]0;title\x{7}\x{9b}1m\n"} = cli(Words),
+    Quoted = ["'" ++ Word ++ "'" || Word <- [quic_dist_run:executable() | Words]],
+    Cookie = filename:join(quic_dist_run:dir(), "cookie"),
+    Script = ["-qec", lists:append(lists:join(" ", Quoted)), "/dev/null"],
+    {exit_status, ?OK, Screen} = quic_dist_command:run(Script, #{
+        exec => os:find_executable("script"),
+        env => [{"QUICDISTD_COOKIE_FILE", Cookie}],
+        timeout => 30000
+    }),
+    ?assertEqual("\\u001b[31mred\\u001b]0;title\\u0007\\u009b1m\r\nok\r\n", Screen).
+
+%% A text is no list of arguments; in one it is an argument.
+texts(_Config) ->
+    Node = quic_dist_node:start(#{}),
+    {?USAGE, "", Error} = cli(call_of(Node, erlang, list_to_atom, "\"abc\"")),
+    says(Error, "the arguments are a list: '\\[\"abc\"\\]'"),
+    {?OK, "abc\n", ""} = cli(call_of(Node, erlang, list_to_atom, "[\"abc\"]")).
+
+%% The cookie comes from standard input where it is in no file: that is how a container gives it.
+cookie_from_standard_input(_Config) ->
+    Node = quic_dist_node:start(#{}),
+    Script = "printf %s \"$COOKIE\" | exec \"$0\" ping --cookie-file - " ++ name(Node),
+    Run = fun(Cookie) ->
+        quic_dist_command:run(["-c", Script, quic_dist_run:executable()], #{
+            exec => "/bin/sh",
+            env => [{"COOKIE", Cookie}, {"HOME", "/nonexistent"}],
+            timeout => 30000
+        })
+    end,
+    {exit_status, ?OK, Pong} = Run(atom_to_list(quic_dist_run:cookie())),
+    says(Pong, ": pong\n"),
+    {exit_status, ?REFUSED, _} = Run("another").
 
 %% Megabytes come in one piece, and what exceeds the bound of 64 MiB is refused in words.
 large_values(_Config) ->
@@ -180,12 +224,16 @@ no_atoms_are_left(_Config) ->
     First = Count(),
     ?assertEqual([First, First, First], [Count() || _ <- lists:seq(1, 3)]).
 
-%% ping says who answers and how quickly; doctor finds nothing wrong.
+%% ping says which node answers and how quickly; doctor finds nothing wrong.
 ping_and_doctor(_Config) ->
     Node = quic_dist_node:start(#{}),
     Release = erlang:system_info(otp_release),
     {?OK, Text, ""} = cli(["ping", name(Node), "--count", "3"]),
-    says(Text, [name(Node), ": pong\n.*cookie.*OTP ", Release, ", quicdistd .*\\(3 to the VM\\)"]),
+    says(Text, [
+        "^", name(Node), ": pong\n  address     127.0.0.1:[0-9]+ \\(from its name\\)\n",
+        ".*cookie.*OTP ", Release, ", quicdistd .*bulk, at most 8 lanes and [0-9]+ connections\n",
+        ".* at worst, of 3\n$"
+    ]),
     {?OK, Json, ""} = cli(["ping", name(Node), "--json"]),
     Streams = "\".*\"streams\":\"bulk\",\"lanes\":8",
     says(Json, ["\"identity\":\"cookie\",\"otp\":\"", Release, Streams]),
@@ -204,15 +252,17 @@ ping_and_doctor(_Config) ->
     [_, Host] = string:split(name(Node), "@"),
     [Port, _] = string:split(name(Node), "@"),
     {?REFUSED, "", Other} = cli(["ping", "other@" ++ Host, "--address", Host ++ ":" ++ Port]),
-    says(Other, ["the node there is ", name(Node)]).
+    says(Other, [name(Node), " answered, not other@", Host, ": use that name"]),
+    {?REFUSED, Wrong, ""} = cli(["doctor", "other@" ++ Host, "--address", Host ++ ":" ++ Port]),
+    says(Wrong, ["identity +FAIL .*-> call it ", name(Node), "\n$"]).
 
-%% With another cookie nobody gets as far as the VM; the words say where to look, and do not have
-%% the cookie in them. A VM whose sidecar takes everybody still wants the cookie.
+%% A call with another cookie does not reach the VM. The message says where to look, and does not
+%% contain the cookie. A VM whose sidecar accepts every peer still demands the cookie.
 other_cookies(_Config) ->
     Node = quic_dist_node:start(#{}),
     Other = [{"QUICDISTD_COOKIE_FILE", cookie_file("other", "SOMETHINGELSE\n")}],
     {?REFUSED, "", Error} = cli(["call", name(Node), "erlang", "node"], Other),
-    says(Error, "closed by the peer \\(refused\\): its log says why"),
+    says(Error, "refused by the peer. See its log. Usual causes: a different cookie;"),
     nomatch = string:find(Error, "SOMETHINGELSE"),
     wait_log(Node, "its cookie is not the one that this node has for it", 5000),
     {?REFUSED, Found, ""} = cli(["doctor", name(Node)], Other),
@@ -221,7 +271,7 @@ other_cookies(_Config) ->
     {?REFUSED, "", Error2} = cli(["ping", name(Unverified)], Other),
     says(Error2, "cookie").
 
-%% Who is not on the list is refused, with and without a name of his own.
+%% A caller that `allow' does not list is refused, with and without a name of its own.
 not_allowed(_Config) ->
     Node = quic_dist_node:start(#{quic_dist => [{allow, ["tool@*", "*@db"]}]}),
     {?REFUSED, "", Error} = cli(["ping", name(Node)]),
@@ -233,13 +283,13 @@ not_allowed(_Config) ->
 
 %% Nodes with names are found by epmd, which names lists.
 names_and_epmd(_Config) ->
-    Name = quic_dist_node:unique("cli"),
+    Name = quic_dist_run:unique("cli"),
     Node = quic_dist_node:start(#{name => {long, Name ++ "@127.0.0.1"}}),
     #{listen := {_, Port}} = quic_dist_node:info(Node),
     {?OK, Names, ""} = cli(["names", "127.0.0.1"]),
     says(Names, [Name, " +", integer_to_list(Port), " +epmd\n"]),
     {?OK, Text, ""} = cli(["ping", name(Node)]),
-    says(Text, "the port mapper of 127.0.0.1 .* says so"),
+    says(Text, "from the port mapper of 127.0.0.1"),
     {?UNREACHABLE, "", Error} = cli(["ping", "nobody" ++ Name ++ "@127.0.0.1"]),
     says(Error, "does not know the name nobody.*is the node up"),
     quic_dist_node:stop(Node),
@@ -248,11 +298,11 @@ names_and_epmd(_Config) ->
 %% The registry of quic_epmd is asked as epmd is, and a node with two carriers reached by QUIC; one
 %% that has TCP alone is said to. A file of nodes does without both.
 without_epmd(_Config) ->
-    NamePort = quic_dist_node:free_port(),
+    NamePort = quic_dist_run:free_port(),
     Start = fun(Carrier) ->
         quic_dist_node:start(#{
             carrier => Carrier,
-            name => {long, quic_dist_node:unique("cli") ++ "@127.0.0.1"},
+            name => {long, quic_dist_run:unique("cli") ++ "@127.0.0.1"},
             args => ["-start_epmd", "false", "-epmd_module", "quic_epmd"],
             quic_dist => [{name_port, NamePort}]
         })
@@ -261,13 +311,13 @@ without_epmd(_Config) ->
     Asked = ["--epmd-port", integer_to_list(NamePort)],
     {?OK, _, ""} = cli(["ping", name(Both) | Asked]),
     {?OK, Found, ""} = cli(["doctor", name(Both) | Asked]),
-    says(Found, "address +ok +.*the port mapper of 127.0.0.1 .* says so"),
+    says(Found, "address +ok +.*from the port mapper of 127.0.0.1"),
     {?UNREACHABLE, "", Error} = cli(["ping", name(Tcp) | Asked]),
     says(Error, "for another carrier than those of this node"),
     {?OK, Names, ""} = cli(["names" | Asked]),
     [says(Names, hd(string:split(name(Node), "@")) ++ " +[0-9]+ +epmd\n") || Node <- [Both, Tcp]],
     #{listen := {_, Port}} = quic_dist_node:info(Both),
-    File = filename:join(quic_dist_node:dir(), quic_dist_node:unique("nodes")),
+    File = filename:join(quic_dist_run:dir(), quic_dist_run:unique("nodes")),
     ok = file:write_file(File, io_lib:format("~s quic :~w~n", [name(Both), Port])),
     {?OK, _, ""} = cli(["ping", name(Both), "--discovery", "none", "--nodes-file", File]).
 
@@ -282,10 +332,10 @@ names_in_use(_Config) ->
 
 %% With certificates the node has to show one, and so have we: that of a host, or with a name.
 certificates(_Config) ->
-    Dir = filename:join(quic_dist_node:dir(), "certs"),
+    Dir = filename:join(quic_dist_run:dir(), "certs"),
     {?OK, _, ""} = cli(["cert", "ca", "--out", Dir]),
     File = fun(Name) -> filename:join(Dir, Name) end,
-    Name = integer_to_list(quic_dist_node:free_port()) ++ "@127.0.0.1",
+    Name = integer_to_list(quic_dist_run:free_port()) ++ "@127.0.0.1",
     Issue = fun(For) ->
         {?OK, _, ""} = cli(["cert", "node", For, "-ca", File("ca.pem"), "-out", Dir])
     end,
@@ -311,13 +361,23 @@ certificates(_Config) ->
     {?REFUSED, "", _} = cli(["ping", name(Node), "--name", "other@h" | With("tool@h")]),
     {?REFUSED, "", _} = cli(["ping", name(Node)]),
     {?REFUSED, Found, ""} = cli(["doctor", name(Node)]),
-    says(Found, "identity +FAIL").
+    says(Found, "identity +FAIL.*-> that node wants certificates: give --certfile, --keyf"),
+    %% Those that a certificate does not help are told another thing.
+    OtherDir = Dir ++ "2",
+    Foreign = fun(File2) -> filename:join(OtherDir, File2) end,
+    {?OK, _, ""} = cli(["cert", "ca", "--out", OtherDir]),
+    {?OK, _, ""} = cli(["cert", "node", "127.0.0.1", "--ca", Foreign("ca.pem"), "--out", OtherDir]),
+    {?REFUSED, Other, ""} = cli([
+        "doctor", name(Node), "--cacertfile", Foreign("ca.pem"),
+        "--certfile", Foreign("127.0.0.1.pem"), "--keyfile", Foreign("127.0.0.1.key")
+    ]),
+    says(Other, "identity +FAIL.*-> one side does not trust the other").
 
 %% A node that ends, and one that does not answer, end a call.
 end_in_the_middle(_Config) ->
     Node = quic_dist_node:start(#{}),
     {?LOST, "", Late} = cli(call_of(Node, timer, sleep, "[infinity]") ++ ["--timeout", "4s"]),
-    says(Late, "no answer in time"),
+    says(Late, "^quicdistd call: call: no answer within 4s \\(--timeout\\)\n$"),
     {?LOST, "", Ended} = cli(call_of(Node, erlang, halt, "[]")),
     says(Ended, "the connection ended").
 
@@ -331,4 +391,4 @@ quick(_Config) ->
     end,
     Times = [Once() || _ <- lists:seq(1, 5)],
     ct:pal("milliseconds: ~w", [Times]),
-    ?assert(lists:min(Times) < quic_dist_node:scale(1000)).
+    ?assert(lists:min(Times) < quic_dist_wait:scale(1000)).

@@ -11,7 +11,7 @@ option(Key, Value) ->
         {error, _} = Error -> Error
     end.
 
-%% What is not given is left out, but for the options that have a default.
+%% The result leaves out options that are not set, but for those with a default.
 nothing_given_test() ->
     {ok, Options} = quic_dist_config:check([]),
     ?assertEqual(#{}, maps:get(nodes, Options)),
@@ -107,12 +107,13 @@ accepted() ->
 %% Each option refuses these values, with its own words for what it takes.
 refused_test_() ->
     [
-        {lists:flatten(io_lib:format("~p", [{Key, Value}])), fun() ->
-            {error, Reason} = check([{Key, Value}]),
-            {bad_option, Key, _, "here", _} = Reason,
-            Text = quic_dist_config:format_error(Reason),
-            ?assertMatch({match, _}, re:run(Text, Accepted))
-        end}
+        {lists:flatten(io_lib:format("~0p", [{Key, Value}])),
+            {timeout, 60, fun() ->
+                {error, Reason} = check([{Key, Value}]),
+                {bad_option, Key, _, "here", _} = Reason,
+                Text = quic_dist_config:format_error(Reason),
+                ?assertMatch({match, _}, re:run(Text, Accepted))
+            end}}
      || {Key, Values, Accepted} <- refused(), Value <- Values
     ].
 
@@ -200,60 +201,133 @@ unknown_test_() ->
     ].
 
 %% Those that an unknown one is answered with.
-known() ->
-    {error, {bad_option, nonsense, 1, "here", Accepted}} = check([{nonsense, 1}]),
-    {match, [_ | Words]} = re:run(Accepted, "[a-z_]+", [global, {capture, first, list}]),
-    [list_to_atom(Word) || [Word] <- Words, Word =/= "of"].
+known() -> quic_dist_option:names(quic_dist_config:table()).
 
-%% Each option that is accepted is documented, with its default, and is read by somebody; and each
-%% that is documented is accepted.
-documented_test() ->
-    Documented = documented("## Options of quic_dist"),
-    ?assertEqual(lists:sort(known()), lists:sort([Key || {Key, _} <- Documented])),
-    %% An option is accepted if it is refused for its value, and not for its name.
+%% Each option is documented, with its default and its other names, and is read by a module or sent
+%% to the sidecar; and each option that is documented is in the table.
+documented_test_() ->
+    [
+        {Heading, fun() ->
+            Documented = documented(Heading),
+            Table = Config:table(),
+            ?assertEqual(
+                lists:sort(quic_dist_option:names(Table)),
+                lists:sort([Key || {Key, _, _} <- Documented])
+            ),
+            {ok, Defaults} = Config:check([]),
+            [
+                begin
+                    {_, _, Traits} = lists:keyfind(Key, 1, Table),
+                    ?assertEqual({Key, default(Key, Defaults)}, {Key, Default}),
+                    ?assertEqual({Key, maps:get(aliases, Traits, [])}, {Key, Aliases})
+                end
+             || {Key, Aliases, Default} <- Documented
+            ],
+            Others = [Module || Module <- modules(), Module =/= Config],
+            Unread = [Key || {Key, _, Traits} <- Table, not is_map_key(to, Traits)],
+            ?assertEqual([], Unread -- lists:append(lists:map(fun atoms/1, Others)))
+        end}
+     || {Heading, Config} <- [
+            {"## Options of quic_dist", quic_dist_config}, {"## Options of webdist", webdist_config}
+        ]
+    ].
+
+%% What a table sends are fields that the messages have; and what a link reads anew is not sent
+%% when the port is served.
+sent_test() ->
+    Messages = quic_dist_proto:messages(vm),
     [
         begin
-            {error, {bad_option, Key, _, _, Accepted}} = check([{Key, {bad, value}}]),
-            ?assertEqual(nomatch, string:prefix(Accepted, "one of "))
+            {Message, Field} =
+                case Target of
+                    {_, _} -> Target;
+                    _ -> {Target, Name}
+                end,
+            {_, Fields} = lists:keyfind(Message, 1, Messages),
+            ?assertEqual({Name, true}, {Name, lists:keymember(Field, 1, Fields)}),
+            ?assertNot(is_map_key(live, Traits) andalso Message =:= web_serve)
         end
-     || {Key, _} <- Documented
-    ],
-    {ok, Defaults} = check([]),
-    [?assertEqual({Key, default(Key, Defaults)}, {Key, Default}) || {Key, Default} <- Documented],
-    Read = lists:append([atoms(Module) || Module <- modules(), Module =/= quic_dist_config]),
-    ?assertEqual([], known() -- Read).
+     || Config <- [quic_dist_config, webdist_config],
+        {Name, _, #{to := Targets} = Traits} <- Config:table(),
+        Target <- Targets
+    ].
 
-webdist_documented_test() ->
-    Documented = documented("## Options of webdist"),
-    {error, Text} = webdist_config:check([{nonsense, 1}]),
-    [_, Accepted] = string:split(Text, "accepted is one of "),
-    Known = [list_to_atom(Key) || Key <- string:lexemes(Accepted, ", ")],
-    ?assertEqual(lists:sort(Known), lists:sort([Key || {Key, _} <- Documented])),
+%% Options become fields of `configure' in the form that the sidecar reads.
+configure_test() ->
+    {ok, Options} = check([{name_address, "::1"}, {connections, auto}, {certfile, "/c"}]),
+    Fields = quic_dist_config:configure(Options),
+    ?assertMatch(
+        #{name_address := <<"::1">>, connections := 0, certfile := <<"/c">>, name_port := 4369},
+        Fields
+    ),
+    [?assertNot(is_map_key(Key, Fields)) || Key <- [allow, nodes, fallback, keyfile, sources]],
+    {ok, Given} = check([{name_port, 17}, {connections, 3}]),
+    ?assertMatch(#{name_port := 17, connections := 3}, quic_dist_config:configure(Given)).
+
+%% The type of the options names all of the table, and requires those that have a default.
+type_test_() ->
     [
-        begin
-            {error, Refusal} = webdist_config:check([{Key, {bad, value}}]),
-            ?assertEqual(nomatch, string:find(Refusal, "accepted is one of"))
-        end
-     || {Key, _} <- Documented
-    ],
-    {ok, Defaults} = webdist_config:check([]),
-    [?assertEqual({Key, default(Key, Defaults)}, {Key, Default}) || {Key, Default} <- Documented],
-    Read = lists:append([atoms(Module) || Module <- modules(), Module =/= webdist_config]),
-    ?assertEqual([], Known -- Read).
+        ?_assertEqual(
+            lists:sort(
+                [
+                    {Name, is_map_key(default, Traits)}
+                 || {Name, _, Traits} <- Config:table()
+                ] ++ Others
+            ),
+            lists:sort(declared(forms(Config)))
+        )
+     || {Config, Others} <- [{quic_dist_config, [{sources, true}]}, {webdist_config, []}]
+    ].
 
-%% The options in the tables of a section of docs/OPTIONS.md, with their defaults: `none' where that
-%% is told in words.
+declared(Forms) ->
+    [Fields] = [Fields || {attribute, _, type, {options, {type, _, map, Fields}, []}} <- Forms],
+    [{Name, Kind =:= map_field_exact} || {type, _, Kind, [{atom, _, Name}, _]} <- Fields].
+
+%% A file's name at the head of a text is found in the options that name it.
+option_of_file_test() ->
+    {ok, Options} = check([{certfile, "/c"}, {qlog_dir, "/q"}, {executable, "/x"}]),
+    Of = fun(Text) -> quic_dist_config:option_of_file(Text, Options) end,
+    ?assertEqual("quic_dist: bad option certfile from here: ", Of(<<"/c: no such file">>)),
+    ?assertEqual("quic_dist: bad option qlog_dir from here: ", Of(<<"/q: no such folder">>)),
+    ?assertEqual("", Of(<<"/x: not this one">>)).
+
+%% Another way than QUIC authenticates peers as QUIC does.
+fallback_test_() ->
+    [
+        {lists:flatten(io_lib:format("~0tp", [Given])), fun() ->
+            case option(fallback, Given) of
+                {ok, Carriers} ->
+                    ?assertEqual(Want, {ok, Carriers});
+                {error, {bad_option, fallback, Given, "here", Accepted}} ->
+                    ?assertEqual(Want, error),
+                    ?assertEqual("a list of https, wss, h2 and h3, in the order to try", Accepted)
+            end
+        end}
+     || {Given, Want} <- [
+            {[], {ok, []}},
+            {[https, wss, h2, h3], {ok, [https, wss, h2, h3]}},
+            {[http], error},
+            {[https, ws], error},
+            {[quic], error},
+            {[https | wss], error},
+            {https, error}
+        ]
+    ].
+
+%% The options in the tables of a section of docs/OPTIONS.md, with their other names, and their
+%% defaults: `none' where that is told in words.
 documented(Heading) ->
     {ok, Text} = file:read_file("docs/OPTIONS.md"),
     [_, Rest] = binary:split(Text, iolist_to_binary(["\n", Heading, "\n"])),
     [Section | _] = binary:split(Rest, <<"\n## ">>),
-    {match, Rows} = re:run(Section, "^\\| `([a-z_0-9]+)`.*\\| ([^|]*) \\|$", [
+    Row = "^\\| `([a-z_0-9]+)`(?: \\(or `([a-z]+)`\\))? .*\\| ([^|]*) \\|$",
+    {match, Rows} = re:run(Section, Row, [
         global, multiline, {capture, all_but_first, list}
     ]),
     {Parameters, _} = kernel_parameters(Text),
     [
-        {list_to_atom(Key), in_words(Default)}
-     || [Key, Default] <- Rows, not lists:member(Key, Parameters)
+        {list_to_atom(Key), [list_to_atom(Alias) || Alias =/= ""], in_words(Default)}
+     || [Key, Alias, Default] <- Rows, not lists:member(Key, Parameters)
     ].
 
 %% Kernel's parameters have a table of two columns in the same section.
@@ -332,7 +406,7 @@ old_names_test() ->
     ?assertMatch({ok, #{certfile := <<"old">>}}, check([{cert, "old"}, {certfile, "new"}])),
     ?assertMatch({error, {bad_option, cert, 17, "here", "a file name"}}, check([{cert, 17}])).
 
-%% The first source that names an option decides it, and within a source the first mention.
+%% Earlier sources win, and within a source the first mention.
 precedence_test() ->
     Sources = [
         {"flags", [{listen_port, 1}, {listen_port, 2}]},
@@ -344,7 +418,7 @@ precedence_test() ->
         quic_dist_config:check(Sources)
     ).
 
-%% A wrong value is refused also where a higher source decides, under the name of its own source.
+%% A wrong value is refused, under the name of its own source, although a higher source wins.
 hidden_mistakes_test() ->
     Sources = [{"flags", [{log_level, info}]}, {"file", [{log_level, loud}]}],
     ?assertMatch(
@@ -373,7 +447,39 @@ incomplete_identity_test() ->
         ])
     ).
 
-%% No error about a password shows it, whatever it was given as.
+%% The answer to a mistyped name has the nearest option, if one is near, and no other.
+nearest_test_() ->
+    Text = fun(Check, Key) ->
+        case Check([{Key, 1}]) of
+            {error, Reason} when is_tuple(Reason) -> quic_dist_config:format_error(Reason);
+            {error, Words} -> Words
+        end
+    end,
+    Quic = fun check/1,
+    Web = fun webdist_config:check/1,
+    [
+        ?_assertMatch({match, _}, re:run(Text(Check, Key), ["did you mean ", Meant, "\\?$"]))
+     || {Check, Key, Meant} <- [
+            {Quic, lane, "lanes"},
+            {Quic, alow, "allow"},
+            {Quic, listen_prot, "listen_port"},
+            {Quic, cacert_file, "cacertfile"},
+            {Web, carrier, "carriers"},
+            {Web, web_upsteam, "web_upstream"}
+        ]
+    ] ++
+        [
+            ?_assertEqual(nomatch, re:run(Text(Check, Key), "did you mean"))
+         || {Check, Key} <- [
+                {Quic, nonsense},
+                {Quic, a},
+                {Quic, "lane"},
+                {Web, certfile},
+                {Quic, list_to_atom(lists:duplicate(255, $l))}
+            ]
+        ].
+
+%% No error about a password shows it, in whatever form it was set.
 passwords_are_not_shown_test_() ->
     Secrets = ["s3cret", <<"s3cret">>, s3cret, {s3cret}, [s3cret | b], #{s3cret => 1}],
     [
@@ -407,7 +513,7 @@ one_line_test_() ->
 %% A value on the command line is a term if it reads as one, and else a string.
 flags_test_() ->
     [
-        {Word, ?_assertEqual([{key, Value}], quic_dist_config:flags(["key", Word]))}
+        {Word, ?_assertEqual([{key, Value}], quic_dist_source:flags(quic_dist, ["key", Word]))}
      || {Word, Value} <- [
             {"4711", 4711},
             {"{1,2}", {1, 2}},
@@ -415,6 +521,8 @@ flags_test_() ->
             {"'a@b'", 'a@b'},
             {"a@b", a@b},
             {"\"quoted\"", "quoted"},
+            {"'\"quoted twice\"'", "quoted twice"},
+            {"'\"half", "'\"half"},
             {"<<\"bin\">>", <<"bin">>},
             {"[{'a@b', \"h\", 1}]", [{'a@b', "h", 1}]},
             {"/etc/ssl/node.pem", "/etc/ssl/node.pem"},
@@ -436,17 +544,19 @@ flags_test_() ->
 
 %% One flag may hold several pairs, as may several flags.
 several_flags_test() ->
-    ?assertEqual([], quic_dist_config:flags([])),
+    ?assertEqual([], quic_dist_source:flags(quic_dist, [])),
     ?assertEqual(
         [{listen_port, 1}, {certfile, "/c"}, {listen_port, 2}],
-        quic_dist_config:flags(["listen_port", "1", "certfile", "/c", "listen_port", "2"])
+        quic_dist_source:flags(quic_dist, [
+            "listen_port", "1", "certfile", "/c", "listen_port", "2"
+        ])
     ).
 
 %% A key without a value is an error of its own, in one line too.
 missing_value_test() ->
     Reason =
         try
-            quic_dist_config:flags(["listen_port", "1", "certfile"])
+            quic_dist_source:flags(quic_dist, ["listen_port", "1", "certfile"])
         catch
             throw:Thrown -> Thrown
         end,
@@ -456,7 +566,7 @@ missing_value_test() ->
         quic_dist_config:format_error(Reason)
     ).
 
-%% What the application's environment holds is read, and what OTP puts there is not an option.
+%% The application's environment is a source, and the keys that OTP puts there are no options.
 environment_test() ->
     Env = application:get_all_env(quic_dist),
     ok = application:set_env(quic_dist, listen_port, 4711),

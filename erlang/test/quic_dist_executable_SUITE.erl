@@ -1,5 +1,5 @@
-%% @doc How the executable gets to where the library looks for it when a project compiles us: each
-%% way of scripts/executable.escript, and what it refuses.
+%% @doc A project that compiles this library gets the executable to the right place: each way of
+%% scripts/executable.escript works, and refuses what it must.
 -module(quic_dist_executable_SUITE).
 
 -export([all/0, suite/0]).
@@ -20,10 +20,10 @@
 -include_lib("stdlib/include/assert.hrl").
 -include_lib("kernel/include/file.hrl").
 
--import(quic_dist_node, [scale/1]).
+-import(quic_dist_wait, [scale/1]).
 
 suite() ->
-    [{timetrap, scale(120000)}].
+    [{ct_hooks, [quic_dist_hooks]}, {timetrap, scale(120000)}].
 
 all() ->
     [
@@ -41,7 +41,7 @@ all() ->
 
 %% A path on which there is no go, and all that starting an escript takes.
 init_per_suite(Config) ->
-    Tools = filename:join(quic_dist_node:dir(), "tools"),
+    Tools = filename:join(quic_dist_run:dir(), "tools"),
     ok = file:make_dir(Tools),
     [
         ok = file:make_symlink(File, filename:join(Tools, Name))
@@ -49,20 +49,20 @@ init_per_suite(Config) ->
         File <- [os:find_executable(Name)],
         File =/= false
     ],
-    {ok, Target} = quic_dist_exe:target(),
+    {ok, Target} = quic_dist_executable:target(),
     Executable = filename:join([code:priv_dir(quic_dist), Target, "quicdistd"]),
     [{path, Tools}, {target, Target}, {executable, Executable} | Config].
 
 end_per_suite(_Config) ->
-    quic_dist_node:end_run().
+    ok.
 
 %% Each case has sources of its own, without an executable.
 init_per_testcase(_Case, Config) ->
-    Root = filename:join(quic_dist_node:dir(), quic_dist_node:unique("sources")),
+    Root = filename:join(quic_dist_run:dir(), quic_dist_run:unique("sources")),
     copy(
         [
             "scripts/executable.escript",
-            "erlang/src/quic_dist_exe.erl",
+            "erlang/src/quic_dist_executable.erl",
             "erlang/src/quic_dist.app.src",
             "checksums.txt"
         ],
@@ -116,7 +116,7 @@ copied_from_a_path(Config) ->
     ?assertEqual(8#755, Mode band 8#777),
     ?assertEqual({0, ""}, place(Config, [])).
 
-%% A path that cannot be used ends it, whatever other ways there are: the error says what was found.
+%% An unusable path ends the build, whatever other ways there are. The error says what was found.
 unusable_paths(Config) ->
     {ok, Head} = file:read_file(value(executable, Config)),
     [
@@ -164,7 +164,7 @@ built_with_go(Config) ->
             said(["was built for other sources", "there is no go in PATH"], Stale),
             %% The same of files that are compiled in.
             {0, _} = place(Config, Path),
-            Page = filename:join(value(root, Config), "status/page/index.html"),
+            Page = filename:join(value(root, Config), "internal/status/page/index.html"),
             ok = file:write_file(Page, "another page\n", [append]),
             {1, StalePage} = place(Config, []),
             said(["was built for other sources", "there is no go in PATH"], StalePage),
@@ -182,7 +182,7 @@ go_files() ->
      || Folder <- Entries,
         hd(Folder) =/= $_,
         hd(Folder) =/= $.,
-        Pattern <- ["**/*.go", "page/*"],
+        Pattern <- ["**/*.go", "**/page/*"],
         File <- filelib:wildcard(Pattern, filename:join(Top, Folder))
     ].
 
@@ -292,7 +292,7 @@ for_another_system(Config) ->
     ?assertEqual({0, ""}, place(Config, [Target])),
     ok = file:delete(Place),
     {1, Refused} = place(Config, [Target, {"QUIC_DIST_EXECUTABLE", value(executable, Config)}]),
-    said([quic_dist_exe:kind_of(Other), "is wanted"], Refused),
+    said([quic_dist_executable:kind_of(Other), "is wanted"], Refused),
     [
         said(["QUIC_DIST_TARGET", Wrong, "OS-ARCH"], element(2, place(Config, [Variable])))
      || Wrong <- ["linux-x86_64", "../..-amd64"],
@@ -323,7 +323,7 @@ every_way_is_named(Config) ->
 place(Config, Env) ->
     Variables = ["QUIC_DIST_EXECUTABLE", "QUIC_DIST_MIRROR", "QUIC_DIST_TARGET"],
     Unset = [{Name, false} || Name <- Variables],
-    {exit_status, Status, Said} = quic_dist_node:run(
+    {exit_status, Status, Said} = quic_dist_command:run(
         [filename:join([value(root, Config), "scripts", "executable.escript"])],
         #{
             exec => filename:join([code:root_dir(), "bin", "escript"]),

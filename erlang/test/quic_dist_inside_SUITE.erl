@@ -1,9 +1,9 @@
-%% What a node tells of itself: figures of its links, events, log domains, traces, the status page.
+%% @doc A node tells of itself: figures of its links, events, log domains, traces, the status page.
 -module(quic_dist_inside_SUITE).
 
 -include_lib("stdlib/include/assert.hrl").
 
--export([all/0, suite/0, init_per_suite/1, end_per_suite/1, end_per_testcase/2]).
+-export([all/0, suite/0]).
 -export([
     figures_of_a_link/1,
     figures_of_many_links/1,
@@ -23,10 +23,12 @@
 -export([collect/1, take/1, execute/3, log/2]).
 
 -import(quic_dist_fixtures, [cert/1]).
--import(quic_dist_node, [call/2, call/4, connect/2, info/1, scale/1, start/1, wait_until/2]).
+-import(quic_dist_node, [call/2, call/4, connect/2, info/1, name/1, start/1]).
+-import(quic_dist_wait, [scale/1, wait_until/2]).
 
+%% It measures times that have a limit: no other suite runs beside it.
 suite() ->
-    [{timetrap, {seconds, scale(120)}}].
+    [{ct_hooks, [quic_dist_hooks]}, {timetrap, {seconds, scale(120)}}, {userdata, alone}].
 
 all() ->
     [
@@ -45,15 +47,6 @@ all() ->
         status_page
     ].
 
-init_per_suite(Config) ->
-    Config.
-
-end_per_suite(_) ->
-    quic_dist_node:end_run().
-
-end_per_testcase(_, _) ->
-    quic_dist_node:stop_all().
-
 %% Figures
 
 %% The figures of a link are those of what went over it, and both nodes agree on them.
@@ -68,7 +61,7 @@ figures_of_a_link(_) ->
         erpc:call(NodeB, erlang, byte_size, [binary:copy(<<"x">>, Size)])
     end),
     #{direction := dialled, plane := socket, streams := bulk, uptime := Up} = OfB = figures(A, B),
-    #{direction := accepted, plane := stdio, identity := undefined} = OfA = figures(B, A),
+    #{direction := accepted, plane := stdio, identity := cookie} = OfA = figures(B, A),
     #{sent := #{bytes := Sent, packets := Packets}, lost := #{bytes := _, packets := _}} = OfB,
     #{received := #{bytes := Received}} = OfA,
     ?assert(Sent > Size andalso Packets > Size div 2000 andalso Received > Size),
@@ -146,24 +139,25 @@ dial(#{node := Node} = A, Links) ->
     Args = [
         atom_to_list(Node),
         integer_to_list(UdpPort),
-        atom_to_list(quic_dist_node:cookie()),
+        atom_to_list(quic_dist_run:cookie()),
         integer_to_list(Links)
     ],
-    Dialler = quic_dist_node:open(Args, #{exec => File}),
-    [] = quic_dist_node:expect(Dialler, "connected\n", 60000),
+    Dialler = quic_dist_command:open(Args, #{exec => File}),
+    [] = quic_dist_command:expect(Dialler, "connected\n", 60000),
     Dialler.
 
 finish(Dialler) ->
-    quic_dist_node:enter(Dialler, "end\n"),
-    quic_dist_node:finish(Dialler, 10000).
+    quic_dist_command:enter(Dialler, "end\n"),
+    quic_dist_command:finish(Dialler, 10000).
 
-%% A sidecar that is stopped holds nobody up: the rest is told, and why there are no figures.
+%% A stopped sidecar does not block info: it returns all else, and the reason why there are no
+%% figures.
 figures_of_a_stopped_sidecar(_) ->
     A = start(#{}),
     #{os_pid := Sidecar} = info(A),
-    quic_dist_node:signal(Sidecar, stop),
+    quic_dist_os:signal(Sidecar, stop),
     {Time, Info} = timer:tc(fun() -> info(A) end),
-    quic_dist_node:signal(Sidecar, cont),
+    quic_dist_os:signal(Sidecar, cont),
     #{state := up, peers := Peers, error := {timeout, _}} = Info,
     ?assertEqual(#{}, Peers),
     ?assert(Time < scale(3000) * 1000),
@@ -171,8 +165,8 @@ figures_of_a_stopped_sidecar(_) ->
 
 %% Events
 
-%% A link's beginning and end are told to both nodes, with who, where and why; and an attempt that
-%% fails.
+%% Both nodes get events of a link's beginning and end, with peer, address and reason. A failed
+%% attempt is an event too.
 events_of_a_link(_) ->
     Nodes = [A, B] = [start(#{}) || _ <- [a, b]],
     [collecting(Node, all) || Node <- Nodes],
@@ -180,20 +174,23 @@ events_of_a_link(_) ->
     NodeB = name(B),
     #{node := NodeB, direction := dialled, address := Address, channel := Channel} = event(A, up),
     ?assertMatch(#{address := Address}, figures(A, B)),
-    %% B may have had no atom of A before the distribution handshake.
-    #{node := Whose, direction := accepted} = event(B, up),
-    ?assert(lists:member(Whose, [name(A), atom_to_binary(name(A))])),
+    NodeA = name(A),
+    ?assertMatch(
+        #{node := NodeA, direction := accepted, carrier := quic, identity := cookie}, event(B, up)
+    ),
     quic_dist_node:disconnect(A, B),
     #{node := NodeB, channel := Channel, reason := local, uptime := Up} = event(A, down),
     ?assert(is_integer(Up)),
-    #{reason := peer_closed, text := Text} = event(B, down),
-    ?assert(is_binary(Text)),
-    Nobody = list_to_atom(integer_to_list(quic_dist_node:free_port()) ++ "@127.0.0.1"),
+    ?assertMatch(
+        #{node := NodeA, reason := peer_closed, text := <<"closed by the peer">>}, event(B, down)
+    ),
+    Nobody = list_to_atom(integer_to_list(quic_dist_run:free_port()) ++ "@127.0.0.1"),
     false = call(A, net_kernel, connect_node, [Nobody]),
     #{node := Nobody, text := Why} = event(A, connect_failed),
     ?assertNotEqual(nomatch, binary:match(Why, <<"127.0.0.1">>)).
 
-%% Who is turned away is told, whatever the level of the log, which has no line of it then.
+%% Each stranger that is turned away is an event, also at a level of the log that has no line of
+%% it.
 events_of_strangers(_) ->
     A = start(#{quic_dist => [{log_level, error}]}),
     B = start(#{cookie => another}),
@@ -214,7 +211,7 @@ events_of_the_sidecar(_) ->
     collecting(A, all),
     connect(A, B),
     #{os_pid := Sidecar} = info(A),
-    quic_dist_node:signal(Sidecar, kill),
+    quic_dist_os:signal(Sidecar, kill),
     NodeB = name(B),
     ?assertMatch(#{node := NodeB, reason := sidecar_down}, event(A, down)),
     ?assertMatch(#{text := <<"quicdistd", _/binary>>}, event(A, sidecar_down)),
@@ -227,16 +224,16 @@ events_of_the_sidecar(_) ->
 %% A node whose distribution can be stopped.
 nameless() ->
     A = start(#{name => none}),
-    Name = list_to_atom(integer_to_list(quic_dist_node:free_port()) ++ "@127.0.0.1"),
+    Name = list_to_atom(integer_to_list(quic_dist_run:free_port()) ++ "@127.0.0.1"),
     {ok, _} = call(A, net_kernel, start, [Name, #{}]),
-    true = call(A, erlang, set_cookie, [quic_dist_node:cookie()]),
+    true = call(A, erlang, set_cookie, [quic_dist_run:cookie()]),
     {ok, A#{node := Name}}.
 
 %% Certificates that are read, those that expire soon, and changed files that cannot be used are
 %% told.
 events_of_certificates(_) ->
-    Dir = filename:join(quic_dist_node:dir(), "certs"),
-    Name = integer_to_list(quic_dist_node:free_port()) ++ "@127.0.0.1",
+    Dir = filename:join(quic_dist_run:dir(), "certs"),
+    Name = integer_to_list(quic_dist_run:free_port()) ++ "@127.0.0.1",
     CaFile = filename:join(Dir, "ca.pem"),
     Issue = ["node", Name, "-ca", CaFile, "-out", Dir],
     [cert(Args) || Args <- [["ca", "-out", Dir], Issue]],
@@ -256,7 +253,7 @@ events_of_certificates(_) ->
     %% One of long ago, of which ten days are left, is warned of.
     File = filename:join(quic_dist_fixtures:dir(), "fakecerts"),
     ok = quic_dist_fixtures:build(["-o ", File], "./test/fakes/fakecerts"),
-    {exit_status, 0, _} = quic_dist_node:run([Dir, Name, "other@127.0.0.1"], #{exec => File}),
+    {exit_status, 0, _} = quic_dist_command:run([Dir, Name, "other@127.0.0.1"], #{exec => File}),
     ok = file:rename(filename:join(Dir, "expiring.pem"), CertFile),
     ok = file:delete(proplists:get_value(keyfile, Options)),
     {ok, _} = file:copy(CertFile, proplists:get_value(keyfile, Options)),
@@ -307,8 +304,8 @@ received() ->
     after 5000 -> nothing
     end.
 
-%% Where the library telemetry is loaded each event is executed there, with what can be measured
-%% apart; and that it fails harms nobody.
+%% Where the library telemetry is loaded it executes each event, with measurements apart from
+%% metadata. Its failure harms nothing.
 telemetry(_) ->
     [A, B] = [start(#{}) || _ <- [a, b]],
     collecting(A, []),
@@ -345,7 +342,7 @@ execute(Event, Measurements, Metadata) ->
 %% With the option log_domains reports have a domain, by which filters choose them; without it they
 %% have none, so that OTP's default handler shows them.
 log_domains(_) ->
-    Nobody = list_to_atom(integer_to_list(quic_dist_node:free_port()) ++ "@127.0.0.1"),
+    Nobody = list_to_atom(integer_to_list(quic_dist_run:free_port()) ++ "@127.0.0.1"),
     [
         begin
             A = start(#{quic_dist => Options}),
@@ -406,7 +403,7 @@ whole_qlog(Dir) ->
     ).
 
 new_dir() ->
-    Dir = filename:join(quic_dist_node:dir(), quic_dist_node:unique("dir")),
+    Dir = filename:join(quic_dist_run:dir(), quic_dist_run:unique("dir")),
     ok = file:make_dir(Dir),
     Dir.
 
@@ -422,19 +419,19 @@ traces_by_option(_) ->
     wait_until(whole, fun() -> whole_qlog(Dir) end),
     ?assert(filelib:file_size(Keys) > 0),
     Missing = filename:join(Dir, "missing"),
-    {exit_status, 1, Output} = quic_dist_node:run(
-        ["-noinput", "-proto_dist", "quic", "-pa", quic_dist_node:ebin()] ++
+    quic_dist_command:boot_fails(
+        ["-noinput", "-proto_dist", "quic", "-pa", quic_dist_run:ebin()] ++
             ["-quic_dist", "qlog_dir", Missing] ++ quic_dist_node:default_name_args(quic),
-        #{}
-    ),
-    ?assertMatch({match, _}, re:run(Output, "bad option qlog_dir from boot flag .*" ++ Missing)).
+        #{},
+        ["bad option qlog_dir from boot flag ", Missing]
+    ).
 
 %% The status page
 
-%% The page is there by option, on loopback, with the peers on it; so are the metrics. Whoever has
-%% another name for the host gets nothing, and nowhere is the cookie.
+%% The option status_port serves the page, on loopback, with the peers, and the metrics. A request
+%% with another name for the host gets nothing, and no page contains the cookie.
 status_page(_) ->
-    Port = quic_dist_node:free_port(),
+    Port = quic_dist_run:free_port(),
     A = start(#{quic_dist => [{status_port, Port}]}),
     B = start(#{}),
     Url = <<"http://127.0.0.1:", (integer_to_binary(Port))/binary, "/">>,
@@ -451,11 +448,11 @@ status_page(_) ->
     ),
     {421, Nothing} = get(Url, "now.json", "example.org"),
     ?assertEqual(nomatch, string:find(Nothing, NodeB)),
-    Cookie = atom_to_list(quic_dist_node:cookie()),
+    Cookie = atom_to_list(quic_dist_run:cookie()),
     [?assertEqual(nomatch, string:find(Text, Cookie)) || Text <- [Page, Now, Metrics, Nothing]],
     %% The next sidecar serves it again.
     #{os_pid := Sidecar} = info(A),
-    quic_dist_node:signal(Sidecar, kill),
+    quic_dist_os:signal(Sidecar, kill),
     wait_until(served_again, fun() ->
         case info(A) of
             #{status := Url, os_pid := Next} -> Next =/= Sidecar;
@@ -530,7 +527,5 @@ event(Node, Key) ->
     wait_until({event, Key}, fun() -> call(Node, ?MODULE, take, [Key]) end).
 
 %% Nodes
-
-name(#{node := Name}) -> Name.
 
 figures(Node, Peer) -> call(Node, quic_dist, info, [name(Peer)]).

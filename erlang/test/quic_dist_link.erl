@@ -66,7 +66,7 @@ own(Port, User) ->
 %% `ip netns exec' becomes the program that it starts.
 end_of(Ip, {Namespace, Address}) ->
     #{
-        exec => {Ip, ["netns", "exec", Namespace, quic_dist_node:erl()]},
+        exec => {Ip, ["netns", "exec", Namespace, quic_dist_run:erl()]},
         name => {numbered, Address}
     }.
 

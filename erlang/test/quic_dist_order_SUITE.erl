@@ -19,8 +19,8 @@
 -module(quic_dist_order_SUITE).
 
 -export([all/0, groups/0, suite/0]).
--export([init_per_suite/1, end_per_suite/1, init_per_group/2, end_per_group/2]).
--export([init_per_testcase/2, end_per_testcase/2]).
+-export([init_per_group/2, end_per_group/2]).
+-export([end_per_testcase/2]).
 -export([
     spawn_requests/1,
     spawned_and_monitored/1,
@@ -39,7 +39,9 @@
 -export([monitor_before_rpc/1, process_groups_before_rpc/1]).
 -export([wrong_key/1]).
 
--import(quic_dist_node, [call/2, call/3, connect/2, flush/0, scale/1]).
+-import(quic_dist_node, [call/2, call/3]).
+-import(quic_dist_pair, [pair/1]).
+-import(quic_dist_wait, [flush/0, scale/1]).
 
 %% See test/wan/link.
 -define(LINK, "delay 0.5ms loss 0.1% reorder 0.1% late 2ms").
@@ -61,7 +63,7 @@
 -define(next(Pattern), ?next(Pattern, ok)).
 
 suite() ->
-    [{timetrap, scale(60000 + 200 * rounds())}].
+    [{ct_hooks, [{quic_dist_hooks, nodes_stay}]}, {timetrap, scale(60000 + 200 * rounds())}].
 
 all() ->
     [{group, wrong_key} | [{group, Group} || {Group, _, _, _} <- modes()]].
@@ -113,12 +115,6 @@ rounds() ->
 workers() ->
     list_to_integer(os:getenv("QUIC_DIST_ORDER_WORKERS", "8")).
 
-init_per_suite(Config) ->
-    Config.
-
-end_per_suite(_Config) ->
-    quic_dist_node:end_run().
-
 init_per_group(wrong_key, Config) ->
     Build = #{tags => "lanedelay,wrongkey"},
     Executable = quic_dist_fixtures:quicdistd("wrongkey/quicdistd", Build),
@@ -151,47 +147,18 @@ delayed(Executable, Options) ->
         env => [{"QUIC_DIST_LANE_DELAY", os:getenv("QUIC_DIST_ORDER_DELAY", "20")}]
     }.
 
-end_per_group(_Group, Config) ->
-    forget_pair(Config),
+end_per_group(Group, Config) ->
+    ok = quic_dist_pair:forget(Config),
     ok = quic_dist_link:close(),
-    [] = quic_dist_node:stop_all(),
-    ok.
-
-init_per_testcase(_Case, Config) ->
-    Config.
+    quic_dist_pair:end_group(Group, Config).
 
 end_per_testcase(_Case, Config) ->
     case proplists:get_value(tc_status, Config) of
         ok ->
             ok;
         _ ->
-            {A, B} = pair(Config),
-            ct:log("a:~n~ts~nb:~n~ts", [quic_dist_node:log(Node) || Node <- [A, B]]),
-            forget_pair(Config)
-    end.
-
-%% The two nodes of the group, which live on from case to case as long as cases pass.
-pair(Config) ->
-    Key = proplists:get_value(pair, Config),
-    case persistent_term:get(Key, undefined) of
-        undefined ->
-            Options = proplists:get_value(nodes, Config),
-            [A, B] = [quic_dist_node:start(Node) || Node <- Options],
-            ok = persistent_term:put(Key, {A, B}),
-            {A, B};
-        Pair ->
-            Pair
-    end.
-
-forget_pair(Config) ->
-    Key = proplists:get_value(pair, Config),
-    case persistent_term:get(Key, undefined) of
-        undefined ->
-            ok;
-        {A, B} ->
-            persistent_term:erase(Key),
-            quic_dist_node:stop(A),
-            quic_dist_node:stop(B)
+            quic_dist_pair:show(Config),
+            quic_dist_pair:forget(Config)
     end.
 
 %% Rounds
@@ -200,8 +167,7 @@ forget_pair(Config) ->
 %% the round, in several processes at once, whose mailboxes are empty but for what a round brings.
 %% They trap exits, and are told if the connection is lost.
 run(Config, Round) ->
-    {A, #{node := NodeB} = B} = pair(Config),
-    connect(A, B),
+    {A, #{node := NodeB}} = pair(Config),
     Rounds = rounds(),
     call(A, fun() -> work(NodeB, Rounds, Round) end, infinity).
 
@@ -330,7 +296,7 @@ spawned_and_monitored(Config) ->
         ?next({'DOWN', Monitor, process, Pid, {ended, Argument, _}})
     end).
 
-%% So it is with a link.
+%% A linked process that ends at once was spawned before its exit signal comes.
 spawned_and_linked(Config) ->
     run(Config, fun(NodeB, Round) ->
         Argument = content(Round, 1),
@@ -345,7 +311,8 @@ spawned_and_linked(Config) ->
 last_messages_before_down_by_pid(Config) ->
     last_messages_before_down(Config, fun(_NodeB, _Name, Pid) -> Pid end).
 
-%% So it is if it is monitored by its name, though that DOWN does not say who sends it.
+%% The last messages of a process that is monitored by its name arrive before its DOWN, which does
+%% not say who sends it.
 last_messages_before_down_by_name(Config) ->
     last_messages_before_down(Config, fun(NodeB, Name, _Pid) -> {Name, NodeB} end).
 
@@ -486,8 +453,7 @@ two_receivers(Config) ->
 %% OTP refuses one of some thousand attempts to connect that follow the end of a connection at once,
 %% over inet_tcp as well. Then all of them are lost.
 first_messages(Config) ->
-    {A, #{node := NodeB} = B} = pair(Config),
-    connect(A, B),
+    {A, #{node := NodeB}} = pair(Config),
     Rounds = lists:seq(1, 1 + rounds() div 4),
     call(
         A,
@@ -625,11 +591,10 @@ monitor_before_rpc(Config) ->
         ?next({'DOWN', Local, process, Watcher, normal})
     end).
 
-%% What a call on the remote node has made known to its process groups, the local ones know when it
-%% returns.
+%% The local process groups know what a call on the remote node has changed in its process groups
+%% when that call returns.
 process_groups_before_rpc(Config) ->
     {A, B} = pair(Config),
-    connect(A, B),
     Scope = ?FUNCTION_NAME,
     [{ok, _} = quic_dist_node:call(Node, pg, start, [Scope]) || Node <- [A, B]],
     run(Config, fun(NodeB, Round) ->
@@ -668,6 +633,6 @@ caught(Case, Config) ->
         Passed -> ct:fail({not_caught, Case, Passed})
     catch
         _:Reason ->
-            forget_pair(Config),
+            quic_dist_pair:forget(Config),
             {Case, Reason}
     end.

@@ -16,7 +16,7 @@ refused(Result, Words) ->
     {error, Text} = Result,
     ?assertMatch({match, _}, re:run(unicode:characters_to_binary(Text), Words, [unicode])).
 
-%% Who keeps his name passes, in either form, Latin-1 included.
+%% A peer that keeps its name passes, in either form of the message, Latin-1 included.
 same_name_test() ->
     [
         ?assertEqual(ok, check(Node, Form(Name)))
@@ -30,7 +30,7 @@ same_name_test() ->
         ]
     ].
 
-%% Who does not, does not, however near the name is.
+%% A peer that changes its name does not pass, however near the new name is.
 other_name_test() ->
     [
         refused(check(Node, Form(Name)), "in the distribution handshake and .* in its hello")
@@ -50,12 +50,24 @@ other_name_test() ->
         ]
     ].
 
-%% What the message carries beyond its name's length is not the name.
+%% No peer passes with the name of a node that is not distributed, whatever it claimed.
+nobody_test() ->
+    [
+        refused(quic_dist_peer:check(Claim, Form(<<"nonode@nohost">>)), "the name of no node")
+     || Form <- [fun new_name/1, fun old_name/1],
+        Claim <- [
+            {<<"nonode@nohost">>, undefined},
+            {<<"a@h">>, undefined},
+            {unclaimed, fun(_, _) -> ok end}
+        ]
+    ].
+
+%% Bytes beyond the length of a name are not part of it.
 residue_test() ->
     ?assertEqual(ok, check(<<"a@h">>, new_name(<<"a@h">>) ++ "@x")),
     refused(check(<<"a@hx">>, new_name(<<"a@h">>) ++ "x"), "a@h in the").
 
-%% A beginning of a name's message passes as nothing, or is another name: never as the name.
+%% A truncated message of a name is no name or another name, never the name itself.
 every_truncation_test() ->
     Whole = new_name(<<"a@h">>),
     [
@@ -66,7 +78,7 @@ every_truncation_test() ->
      || N <- lists:seq(0, length(Whole) - 1)
     ].
 
-%% Other messages of the handshake are none of its business.
+%% Other messages of the handshake pass unchecked.
 other_messages_test() ->
     Others = ["", "sok", "r1234", "a", "c12345678", [0, 255]],
     [?assertEqual(ok, check(<<"a@h">>, Message)) || Message <- Others].
@@ -88,7 +100,7 @@ words_test() ->
 receiver_test() ->
     Given = fun(Result) ->
         Hs0 = #hs_data{f_recv = fun(ctrl, 0, infinity) -> Result end},
-        Hs = quic_dist_peer:held_to({<<"a@h">>, undefined}, {{127, 0, 0, 1}, 1}, Hs0),
+        Hs = quic_dist_peer:require_name({<<"a@h">>, undefined}, {{127, 0, 0, 1}, 1}, Hs0),
         (Hs#hs_data.f_recv)(ctrl, 0, infinity)
     end,
     Good = new_name(<<"a@h">>),
@@ -99,3 +111,23 @@ receiver_test() ->
     ok = logger:set_primary_config(level, none),
     ?assertEqual({error, refused}, Given({ok, new_name(<<"b@h">>)})),
     ok = logger:set_primary_config(level, Level).
+
+%% A name is known if there is an atom of it, and asking makes none; a host's alone gets a new name.
+is_known_test() ->
+    %% The compiler would do away with an atom of a constant that nobody uses.
+    Unique = fun() ->
+        "is_known_test_" ++ integer_to_list(erlang:unique_integer([positive])) ++ "@host"
+    end,
+    Known = Unique(),
+    _ = list_to_atom(Known),
+    New = Unique(),
+    Messages = fun(Name) ->
+        Size = length(Name),
+        [
+            [$N | lists:duplicate(12, 0)] ++ [Size div 256, Size rem 256 | Name],
+            [$n | lists:duplicate(6, 0)] ++ Name
+        ]
+    end,
+    [?assert(quic_dist_peer:is_known(M)) || M <- Messages(Known) ++ ["sok", "", "N"]],
+    [?assertNot(quic_dist_peer:is_known(M)) || M <- Messages(New) ++ Messages("localhost")],
+    ?assertError(badarg, list_to_existing_atom(New)).

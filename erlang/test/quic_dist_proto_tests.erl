@@ -117,3 +117,9 @@ properties_test_() ->
 %% True, or the counterexample.
 check(Name) ->
     proper:quickcheck(prop_quic_dist_proto:Name(), [quiet, long_result, {numtests, 200}]).
+
+%% A text is an IP address or it is not; a zone is left out.
+ip_test() ->
+    ?assertEqual({ok, {192, 0, 2, 7}}, quic_dist_proto:ip(<<"192.0.2.7">>)),
+    ?assertEqual({ok, {16#fe80, 0, 0, 0, 0, 0, 0, 1}}, quic_dist_proto:ip(<<"fe80::1%eth0">>)),
+    [?assertEqual(error, quic_dist_proto:ip(Text)) || Text <- [<<>>, <<"host">>, <<"invalid IP">>]].

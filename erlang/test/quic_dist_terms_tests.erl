@@ -1,5 +1,5 @@
 %% @doc The vectors of terms as text are what Erlang itself reads and writes. The executable reads
-%% and prints terms without a VM (package erlterm), and has to agree.
+%% and prints terms without a VM (internal/erlang/term), and has to agree.
 -module(quic_dist_terms_tests).
 
 -include_lib("eunit/include/eunit.hrl").

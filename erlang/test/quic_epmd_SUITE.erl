@@ -1,16 +1,16 @@
-%% @doc Clusters without epmd, on real nodes: the registry, OTP's epmd, DNS, a fixed port and a
-%% file; nodes with two carriers; and what goes wrong. The migration from TCP to QUIC and back is
-%% in quic_epmd_migration_SUITE.
+%% @doc Clusters find their nodes without epmd, on real nodes: by the registry, OTP's epmd, DNS, a
+%% fixed port or a file, with one carrier or two. quic_epmd_migration_SUITE has the migration from
+%% TCP to QUIC and back.
 -module(quic_epmd_SUITE).
 
--export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
--export([init_per_testcase/2, end_per_testcase/2]).
+-export([all/0, suite/0]).
 -export([
     nodes_of_one_host/1,
     the_registry_outlives_its_holder/1,
     a_sidecar_that_dies_is_registered_again/1,
     two_nodes_of_one_name/1,
     a_port_of_another_program/1,
+    a_port_of_epmd/1,
     stock_nodes_find_ours/1,
     names_are_for_this_host/1,
     remote_shell/1,
@@ -28,12 +28,17 @@
 
 -include_lib("stdlib/include/assert.hrl").
 -include_lib("kernel/include/net_address.hrl").
--include_lib("kernel/src/inet_dns.hrl").
 
--import(quic_dist_node, [call/2, call/4, connect/2, scale/1, start/1, unique/1, wait_until/2]).
+-define(DNS_A, 1).
+-define(DNS_SRV, 33).
+
+-import(quic_dist_hooks, [port/1]).
+-import(quic_dist_node, [call/2, call/4, ping/2, start/1]).
+-import(quic_dist_run, [unique/1]).
+-import(quic_dist_wait, [scale/1, wait_until/2]).
 
 suite() ->
-    [{timetrap, scale(60000)}].
+    [{ct_hooks, [quic_dist_hooks]}, {timetrap, scale(60000)}].
 
 all() ->
     [
@@ -42,6 +47,7 @@ all() ->
         a_sidecar_that_dies_is_registered_again,
         two_nodes_of_one_name,
         a_port_of_another_program,
+        a_port_of_epmd,
         stock_nodes_find_ours,
         names_are_for_this_host,
         remote_shell,
@@ -56,20 +62,6 @@ all() ->
         stopped_and_started,
         bad_options
     ].
-
-init_per_suite(Config) ->
-    Config.
-
-end_per_suite(_Config) ->
-    quic_dist_node:end_run().
-
-init_per_testcase(_Case, Config) ->
-    [{port, quic_dist_node:free_port()} | Config].
-
-end_per_testcase(_Case, Config) ->
-    quic_dist_node:end_case(Config).
-
-port(Config) -> proplists:get_value(port, Config).
 
 %% Nodes
 
@@ -99,9 +91,6 @@ protocol(Node, #{node := To}) ->
         (proplists:get_value(address, Info))#net_address.protocol
     end).
 
-ping(Node, #{node := To}) -> ping(Node, To);
-ping(Node, To) -> call(Node, net_adm, ping, [To]).
-
 names(Node) -> names(Node, "127.0.0.1").
 
 names(Node, Host) ->
@@ -112,23 +101,15 @@ names(Node, Host) ->
 
 first_parts(Nodes) -> lists:sort([first_part(Node) || Node <- Nodes]).
 
-%% Boots that fail: what they say.
-boot_fails(Options, Expected) ->
-    Words = lists:append([
-        ["-noinput", "-proto_dist", "quic", "-start_epmd", "false", "-epmd_module", "quic_epmd"],
-        lists:append([["-pa", Path] || Path <- quic_dist_node:paths()]),
-        Options
-    ]),
-    {exit_status, Status, Output} = quic_dist_node:run(Words, #{}),
-    ?assertNotEqual(0, Status),
-    case re:run(Output, Expected) of
-        {match, _} -> ok;
-        nomatch -> error({Expected, Output})
-    end.
+%% A node with these flags does not boot, and says these words.
+boot_fails(Flags, Words) ->
+    Registry = ["-start_epmd", "false", "-epmd_module", "quic_epmd"],
+    Args = ["-noinput", "-proto_dist", "quic", "-pa", quic_dist_run:ebin() | Registry ++ Flags],
+    quic_dist_command:boot_fails(Args, #{}, Words).
 
 %% The registry
 
-%% Three nodes of one host, without epmd, find each other and their names; so does one that has no
+%% Three nodes of one host find each other and their names without epmd. So does a node that has no
 %% name yet.
 nodes_of_one_host(Config) ->
     [A, B, C] = Nodes = [node_at(Config, quic, local(N)) || N <- ["a", "b", "c"]],
@@ -155,8 +136,8 @@ the_registry_outlives_its_holder(Config) ->
     [B, C] = Rest = [node_at(Config, quic, local(N)) || N <- ["b", "c"]],
     Sidecar = quic_dist_node:sidecar(A),
     Late = spawn_monitor(fun() -> exit({late, node_at(Config, quic, local("late"))}) end),
-    quic_dist_node:signal(maps:get(os_pid, A), kill),
-    quic_dist_node:signal(Sidecar, kill),
+    quic_dist_os:signal(maps:get(os_pid, A), kill),
+    quic_dist_os:signal(Sidecar, kill),
     {Pid, Monitor} = Late,
     D =
         receive
@@ -174,7 +155,7 @@ a_sidecar_that_dies_is_registered_again(Config) ->
     [
         begin
             Sidecar = quic_dist_node:sidecar(Node),
-            quic_dist_node:signal(Sidecar, kill),
+            quic_dist_os:signal(Sidecar, kill),
             wait_until(another, fun() -> quic_dist_node:sidecar(Node) =/= Sidecar end)
         end
      || Node <- Nodes
@@ -188,7 +169,7 @@ two_nodes_of_one_name(Config) ->
     Name = local("a"),
     A = node_at(Config, quic, Name),
     Flags = ["-quic_dist", "name_port", integer_to_list(port(Config))],
-    boot_fails(["-name", Name | Flags], "seems to be in use by another Erlang node"),
+    boot_fails(["-name", Name | Flags], ["seems to be in use by another Erlang node"]),
     B = node_at(Config, quic, local("b")),
     ?assertEqual(pong, ping(B, A)),
     ?assertEqual(first_parts([A, B]), names(B)),
@@ -197,18 +178,39 @@ two_nodes_of_one_name(Config) ->
     }),
     boot_fails(
         ["-name", atom_to_list(Other), "-quic_dist", "discovery", "epmd"],
-        "seems to be in use by another Erlang node"
+        ["seems to be in use by another Erlang node"]
     ).
 
 %% A port that is not the registry's ends the boot, with a line that says what to do.
 a_port_of_another_program(Config) ->
     {ok, Socket} = gen_tcp:listen(port(Config), []),
     Flags = ["-quic_dist", "name_port", integer_to_list(port(Config))],
+    Next = integer_to_list(port(Config) + 1),
     boot_fails(
         ["-name", local("a") | Flags],
-        "TCP port [0-9]+ is taken, and not by a process of this user.*-start_epmd false"
+        [
+            "TCP port ",
+            " is taken, and not by a process of this user that shares it: another program has it. "
+            "End that, or give all nodes -quic_dist name_port " ++ Next
+        ]
     ),
     gen_tcp:close(Socket).
+
+%% If epmd has it, the line says so.
+a_port_of_epmd(_Config) ->
+    %% It starts epmd.
+    Stock = start(#{carrier => inet_tcp}),
+    Epmd = call(Stock, quic_dist_kernel, epmd_port, []),
+    Flags = ["-quic_dist", "name_port", integer_to_list(Epmd)],
+    boot_fails(
+        ["-name", local("a") | Flags],
+        [
+            "TCP port ",
+            " is taken, and not by a process of this user that shares it: epmd is running there, ",
+            "epmd -kill",
+            "-quic_dist name_port " ++ integer_to_list(Epmd + 1)
+        ]
+    ).
 
 %% A node that knows nothing of us finds those that have TCP, by the registry in epmd's place.
 stock_nodes_find_ours(Config) ->
@@ -226,8 +228,7 @@ stock_nodes_find_ours(Config) ->
     {ok, Socket} = gen_tcp:connect({127, 0, 0, 1}, TcpPort, []),
     gen_tcp:close(Socket).
 
-%% Names are listed for whom `names_to' has, and for nobody else; ports are told to who knows a
-%% name.
+%% Only the addresses of `names_to' get the list of names. A peer that knows a name gets its port.
 names_are_for_this_host(Config) ->
     {ok, Interfaces} = inet:getifaddrs(),
     case [Ip || {_, I} <- Interfaces, {addr, {N, _, _, _} = Ip} <- I, N =/= 127] of
@@ -254,7 +255,7 @@ remote_shell(Config) ->
     Flags = lists:append([
         ["-proto_dist", "quic", "-start_epmd", "false", "-epmd_module", "quic_epmd"],
         ["-quic_dist", "name_port", integer_to_list(port(Config))],
-        ["-setcookie", atom_to_list(quic_dist_node:cookie()), "-pa", quic_dist_node:ebin()],
+        ["-setcookie", atom_to_list(quic_dist_run:cookie()), "-pa", quic_dist_run:ebin()],
         ["-remsh", atom_to_list(Node)]
     ]),
     [
@@ -266,7 +267,7 @@ remote_shell(Config) ->
             End = "[erpc:cast(N, erlang, halt, []) || N <- nodes(connected)].\n",
             quic_dist_terminal:keys(Shell, End),
             {Command, _} = Shell,
-            ?assertMatch({exit_status, _, _}, quic_dist_node:finish(Command, 10000)),
+            ?assertMatch({exit_status, _, _}, quic_dist_command:finish(Command, 10000)),
             wait_until(gone, fun() -> call(A, erlang, nodes, [connected]) =:= [] end)
         end
      || Name <- [["-name", local("shell")], ["-name", "undefined@127.0.0.1"]]
@@ -274,8 +275,8 @@ remote_shell(Config) ->
 
 %% Two carriers
 
-%% A node with two carriers uses QUIC to who has it and TCP to who has not, whoever connects first
-%% and whichever carrier stands first; who has nothing in common is not connected.
+%% A node with two carriers uses QUIC to a node that has it and TCP to others, in both directions
+%% and in either order of the carriers. Nodes with no common carrier do not connect.
 two_carriers(Config) ->
     Quic = node_at(Config, quic, local("quic")),
     Tcp = node_at(Config, inet_tcp, local("tcp")),
@@ -302,11 +303,11 @@ two_carriers(Config) ->
     [_ | _] = quic_dist_node:wait_log(Quic, "for another carrier than those of this node", 5000),
     ?assertEqual(first_parts([Quic, Tcp, Both, Twice]), names(Tcp)).
 
-%% The same beside TLS.
+%% A node may have QUIC and inet_tls as its two carriers.
 two_carriers_with_tls(Config) ->
     #{certs := [#{certfile := Cert, keyfile := Key}]} =
-        quic_dist_node:certificates([{127, 0, 0, 1}]),
-    File = filename:join(quic_dist_node:dir(), unique("ssl") ++ ".conf"),
+        quic_dist_fixtures:certificates([{127, 0, 0, 1}]),
+    File = filename:join(quic_dist_run:dir(), unique("ssl") ++ ".conf"),
     %% Whom TLS trusts is not the matter here.
     TlsOptions = [{server, [{certfile, Cert}, {keyfile, Key}]}, {client, [{verify, verify_none}]}],
     ok = file:write_file(File, io_lib:format("~tp.~n", [TlsOptions])),
@@ -384,9 +385,9 @@ fixed_port(Config) ->
 %% A file says where nodes are, and where each has to listen. It is read for each connection; what
 %% cannot be read changes nothing.
 file_of_nodes(Config) ->
-    File = filename:join(quic_dist_node:dir(), unique("nodes")),
+    File = filename:join(quic_dist_run:dir(), unique("nodes")),
     [A, B, C] = Names = [local(N) || N <- ["a", "b", "c"]],
-    [PortA, PortB, PortC] = Ports = [quic_dist_node:free_port() || _ <- Names],
+    [PortA, PortB, PortC] = Ports = [quic_dist_run:free_port() || _ <- Names],
     Line = fun({Name, Carrier, Port}) -> io_lib:format("~ts ~s :~w~n", [Name, Carrier, Port]) end,
     Write = fun(Lines) -> ok = file:write_file(File, [Line(L) || L <- Lines]) end,
     Write([{A, quic, PortA}, {B, quic, PortB}, {B, tcp, PortB}]),
@@ -415,7 +416,7 @@ file_of_nodes(Config) ->
 %% Ports come from SRV records, which are asked for at each connect.
 services_in_dns(_Config) ->
     Dns = dns(),
-    [Port, Other] = [quic_dist_node:free_port() || _ <- [1, 2]],
+    [Port, Other] = [quic_dist_run:free_port() || _ <- [1, 2]],
     A = dns_node(Dns, "a", [{listen_port, Port}]),
     B = dns_node(Dns, "b", []),
     ?assertEqual(pang, ping(B, A)),
@@ -435,10 +436,10 @@ services_in_dns(_Config) ->
     }),
     ?assertEqual(pong, ping(C, A)).
 
-%% A record that leads to another node, or to something else, connects to nobody.
+%% A record that leads to another node, or to another program, connects to no node.
 dns_that_lies(Config) ->
     Dns = dns(),
-    Port = quic_dist_node:free_port(),
+    Port = quic_dist_run:free_port(),
     _Other = dns_node(Dns, "other", [{listen_port, Port}]),
     B = dns_node(Dns, "b", []),
     say(Dns, #{"_erldist._udp.127.0.0.1" => [{1, Port, "localhost"}]}),
@@ -453,8 +454,8 @@ dns_that_lies(Config) ->
     ?assertEqual(pang, ping(B, list_to_atom(local("a")))),
     gen_udp:close(Udp).
 
-%% A name server that does not answer costs a connection attempt no more than its time, and
-%% net_kernel goes on: a node that asks nobody is connected meanwhile.
+%% A name server that does not answer costs a connection attempt no more than its time. net_kernel
+%% continues: a node that needs no name server is connected meanwhile.
 dns_that_is_silent(_Config) ->
     Dns = dns(),
     B = dns_node(Dns, "b", []),
@@ -503,29 +504,42 @@ dns_loop(Owner, Socket, Records) ->
             dns_loop(Owner, Socket, Records)
     end.
 
-dns_answer(Question, Records) ->
-    {ok, #dns_rec{header = Header, qdlist = [#dns_query{domain = Name, type = Type}]} = Rec} =
-        inet_dns:decode(Question),
+%% RFC 1035, section 4: the header, the question, and answers whose name is the question's. The
+%% records behind the question are those of EDNS, and are not answered.
+dns_answer(<<Id:16, 0:1, Kind:4, _:2, Recursion:1, _:8, 1:16, _:48, Rest/binary>>, Records) ->
+    {Name, <<Type:16, 1:16, _/binary>> = Tail} = dns_name(Rest, []),
+    Question = binary:part(Rest, 0, byte_size(Rest) - byte_size(Tail) + 4),
     Answers =
         case {Type, Records} of
-            {srv, #{Name := Services}} ->
-                [{srv, {Priority, 0, Port, Target}} || {Priority, Port, Target} <- Services];
-            {a, _} when Name =:= "localhost" -> [{a, {127, 0, 0, 1}}];
+            {?DNS_SRV, #{Name := Services}} ->
+                [
+                    <<Priority:16, 0:16, Port:16, (dns_labels(Target))/binary>>
+                 || {Priority, Port, Target} <- Services
+                ];
+            {?DNS_A, _} when Name =:= "localhost" -> [<<127, 0, 0, 1>>];
             _ -> []
         end,
+    NoSuchName = 3,
     Code =
         case Answers =:= [] andalso Name =/= "localhost" of
-            true -> 3;
+            true -> NoSuchName;
             false -> 0
         end,
-    inet_dns:encode(Rec#dns_rec{
-        header = inet_dns:make_header(Header, [{qr, true}, {ra, true}, {rcode, Code}]),
-        anlist = [
-            inet_dns:make_rr([{domain, Name}, {type, T}, {class, in}, {ttl, 60}, {data, Data}])
-         || {T, Data} <- Answers
-        ],
-        arlist = []
-    }).
+    Count = length(Answers),
+    [
+        <<Id:16, 1:1, Kind:4, 0:2, Recursion:1, 1:1, 0:3, Code:4, 1:16, Count:16, 0:32>>,
+        Question,
+        [<<3:2, 12:14, Type:16, 1:16, 60:32, (byte_size(A)):16, A/binary>> || A <- Answers]
+    ].
+
+dns_name(<<0, Tail/binary>>, Labels) ->
+    {lists:flatten(lists:join($., lists:reverse(Labels))), Tail};
+dns_name(<<Size, Label:Size/binary, Rest/binary>>, Labels) ->
+    dns_name(Rest, [binary_to_list(Label) | Labels]).
+
+dns_labels(Name) ->
+    <<<<(<<(length(Label)), (list_to_binary(Label))/binary>>)/binary>>
+      || Label <- string:lexemes(Name, ".") ++ [""]>>.
 
 %% Beginnings and ends
 
@@ -545,27 +559,31 @@ stopped_and_started(Config) ->
      || _ <- [1, 2]
     ].
 
-%% What cannot be is refused at boot, with the option, its value, where it stood, and what is
+%% An impossible option stops the boot, with the option, its value, its source, and what is
 %% accepted.
 bad_options(_Config) ->
-    File = filename:join(quic_dist_node:dir(), unique("nodes")),
+    File = filename:join(quic_dist_run:dir(), unique("nodes")),
     ok = file:write_file(File, "a@h quik :1\n"),
     [
-        boot_fails(["-name", local("a"), "-quic_dist", Key, Value], Expected)
-     || {Key, Value, Expected} <- [
-            {"discovery", "registri", "bad option discovery = registri from boot flag -quic_dist; "
-                "accepted is registry, epmd, dns, fixed or none"},
-            {"discovry", "registry", "bad option discovry = registry .* accepted is one of"},
-            {"discovery", "fixed", "bad option discovery = fixed .*this together with peer_port"},
-            {"peer_port", "0", "bad option peer_port = 0 .*a port number, 1 to 65535"},
-            {"name_port", "epmd", "bad option name_port = epmd"},
-            {"names_to", "[10]", "bad option names_to = "},
-            {"names_to", "[\"10.0.0.0/99\"]", "names_to: .*10.0.0.0/99"},
-            {"dns_service", "\"_x.%z\"", "accepted is %n .* and %h"},
-            {"dns_server", "\"localhost:53\"", "DNS server .*accepted is ADDRESS:PORT"},
-            {"nodes_file", "\"/no/such/file\"",
-                "bad option nodes_file from boot flag -quic_dist: /no/such/file: no such file"},
-            {"nodes_file", lists:flatten(io_lib:format("~tp", [File])),
-                ["nodes_file from .*", File, ": line 1: carrier"]}
+        boot_fails(["-name", local("a"), "-quic_dist", Key, Value], Words)
+     || {Key, Value, Words} <- [
+            {"discovery", "registri", [
+                "bad option discovery = registri from boot flag -quic_dist; "
+                "accepted is registry, epmd, dns, fixed or none"
+            ]},
+            {"discovry", "registry", ["bad option discovry = registry ", " accepted is one of"]},
+            {"discovery", "fixed", ["bad option discovery = fixed ", "together with peer_port"]},
+            {"peer_port", "0", ["bad option peer_port = 0 ", "a port number, 1 to 65535"]},
+            {"name_port", "epmd", ["bad option name_port = epmd"]},
+            {"names_to", "[10]", ["bad option names_to = "]},
+            {"names_to", "[\"10.0.0.0/99\"]", ["names_to: ", "10.0.0.0/99"]},
+            {"dns_service", "\"_x.%z\"", ["accepted is %n ", " and %h"]},
+            {"dns_server", "\"localhost:53\"", ["DNS server ", "accepted is ADDRESS:PORT"]},
+            {"nodes_file", "\"/no/such/file\"", [
+                "bad option nodes_file from boot flag -quic_dist: /no/such/file: no such file"
+            ]},
+            {"nodes_file", lists:flatten(io_lib:format("~tp", [File])), [
+                "nodes_file from ", File ++ ": line 1: carrier"
+            ]}
         ]
     ].

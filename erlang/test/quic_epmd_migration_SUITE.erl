@@ -5,8 +5,7 @@
 %% recipe says.
 -module(quic_epmd_migration_SUITE).
 
--export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
--export([init_per_testcase/2, end_per_testcase/2]).
+-export([all/0, suite/0]).
 -export([there_and_back/1, there_and_back_without_epmd/1]).
 %% on the nodes
 -export([sink/0, sender/2]).
@@ -14,25 +13,16 @@
 -include_lib("stdlib/include/assert.hrl").
 -include_lib("kernel/include/net_address.hrl").
 
--import(quic_dist_node, [call/2, scale/1, unique/1, wait_until/3]).
+-import(quic_dist_node, [call/2]).
+-import(quic_dist_run, [unique/1]).
+-import(quic_dist_wait, [scale/1, wait_until/3]).
 
+%% It takes a minute, and runs where somebody names it, as `make migration' does.
 suite() ->
-    [{timetrap, scale(120000)}].
+    [{ct_hooks, [quic_dist_hooks]}, {timetrap, scale(120000)}, {userdata, by_name}].
 
 all() ->
     [there_and_back, there_and_back_without_epmd].
-
-init_per_suite(Config) ->
-    Config.
-
-end_per_suite(_Config) ->
-    quic_dist_node:end_run().
-
-init_per_testcase(_Case, Config) ->
-    Config.
-
-end_per_testcase(_Case, Config) ->
-    quic_dist_node:end_case(Config).
 
 %% The nodes have OTP's epmd, as they had before.
 there_and_back(_Config) ->
@@ -47,7 +37,7 @@ there_and_back(_Config) ->
 there_and_back_without_epmd(_Config) ->
     Ours = [
         "-start_epmd", "false", "-epmd_module", "quic_epmd",
-        "-quic_dist", "name_port", integer_to_list(quic_dist_node:free_port())
+        "-quic_dist", "name_port", integer_to_list(quic_dist_run:free_port())
     ],
     migrate(
         {inet_tcp, Ours},

@@ -1,9 +1,9 @@
-%% @doc Links over TLS, WebSocket, HTTP/2 and HTTP/3 on real nodes: what gets in by each carrier and
-%% what does not, and the way back to QUIC. The wire itself is tested in Go.
+%% @doc Links over TLS, WebSocket, HTTP/2 and HTTP/3 connect real nodes: the cases assert what gets
+%% in by each carrier, what does not, and the way back to QUIC. Go tests cover the wire itself.
 -module(webdist_carriers_SUITE).
 
--export([all/0, groups/0, suite/0, init_per_suite/1, end_per_suite/1]).
--export([init_per_group/2, end_per_group/2, init_per_testcase/2, end_per_testcase/2]).
+-export([all/0, groups/0, suite/0]).
+-export([init_per_group/2, end_per_group/2]).
 -export([
     a_link/1,
     many_nodes/1,
@@ -17,6 +17,7 @@
     no_way_but_proof/1,
     certificates_in_clear/1,
     allow_in_clear/1,
+    insecure_options_are_said/1,
     one_port_number/1,
     fallback/1,
     fallback_not_for_strangers/1
@@ -26,15 +27,18 @@
 -include_lib("kernel/include/net_address.hrl").
 
 -import(quic_dist_fixtures, [cert/1]).
--import(quic_dist_node, [call/2, call/4, connect/2, log_lines/2, scale/1, start/1]).
--import(quic_dist_node, [wait_log/3, wait_until/2]).
+-import(quic_dist_hooks, [port/1]).
+-import(quic_dist_node, [call/2, call/4, log_lines/2, name/1, ping/2, start/1, wait_log/3]).
+-import(quic_dist_run, [unique/1]).
+-import(quic_dist_wait, [scale/1, wait_until/2]).
 
 suite() ->
-    [{timetrap, scale(90000)}].
+    [{ct_hooks, [quic_dist_hooks]}, {timetrap, scale(90000)}].
 
 all() ->
     [{group, Carrier} || Carrier <- [ws, https, wss, h2, h3]] ++
         [stock_nodes, order, no_way_but_proof, certificates_in_clear, allow_in_clear] ++
+        [insecure_options_are_said] ++
         [one_port_number, fallback, fallback_not_for_strangers].
 
 groups() ->
@@ -49,33 +53,18 @@ groups() ->
         {h3, [], [a_link, last_words, wrong_cookie, certificates, allow]}
     ].
 
-init_per_suite(Config) -> Config.
-
-end_per_suite(_Config) -> quic_dist_node:end_run().
-
 init_per_group(Carrier, Config) -> [{carrier, Carrier} | Config].
 
 end_per_group(_Carrier, _Config) -> ok.
 
-init_per_testcase(_Case, Config) ->
-    [{port, quic_dist_node:free_port()} | Config].
-
-end_per_testcase(_Case, Config) ->
-    quic_dist_node:end_case(Config).
-
-port(Config) -> proplists:get_value(port, Config).
 carrier(Config) -> proplists:get_value(carrier, Config).
-name(#{node := Node}) -> Node.
-unique(Name) -> quic_dist_node:unique(Name).
-ping(From, To) -> call(From, net_adm, ping, [name(To)]).
-
 %% A node that is reached by the group's carrier, and connects by it.
 node(Config, Options) ->
     node(carrier(Config), Config, Options).
 
 %% HTTP/3 is at the UDP port of a node of the other carrier, at which it is dialled by its number.
 node(h3, _Config, Options) ->
-    Port = quic_dist_node:free_port(),
+    Port = quic_dist_run:free_port(),
     Name = integer_to_list(Port) ++ "@127.0.0.1",
     with(Options, #{
         carrier => quic,
@@ -134,7 +123,7 @@ pair(Config, OptionsA, OptionsB) ->
 %% A node of -proto_dist quic gets there by HTTP/3 since QUIC's own way is closed to it.
 reaching(h3, #{node := Node} = B, Options) ->
     {_, Port} = web_port(B),
-    Silent = quic_dist_node:free_port(),
+    Silent = quic_dist_run:free_port(),
     QuicDist = [{nodes, [{Node, "127.0.0.1", Silent}]}, {fallback, [h3]}],
     Url = "h3://127.0.0.1:" ++ integer_to_list(Port),
     Options#{
@@ -163,7 +152,7 @@ many_nodes(Config) ->
     [?assertEqual(pong, ping(From, To)) || {From, To} <- [{A, B}, {C, B}, {C, A}]],
     big(C, B).
 
-%% What a node has sent when it halts arrives, and then nodedown.
+%% Messages that a node sends before it halts arrive, and then the nodedown.
 last_words(Config) ->
     {A, B} = pair(Config),
     ?assertEqual(pong, ping(A, B)),
@@ -196,7 +185,7 @@ last_words(Config) ->
     end),
     wait_until(nodedown, fun() -> call(B, fun() -> nodes(connected) end) =:= [] end).
 
-%% Different cookies: neither gets in, whoever dials, and both logs say why.
+%% Nodes with different cookies do not connect, in either direction, and both logs say why.
 wrong_cookie(Config) ->
     {A, B} = pair(Config, #{cookie => right_one}, #{cookie => wrong_one}),
     Attempts = trace_attempts(B),
@@ -242,12 +231,12 @@ another_name(Config) ->
         method => get,
         take => copy,
         insecure_proxy => false,
-        cookie => atom_to_binary(quic_dist_node:cookie()),
+        cookie => atom_to_binary(quic_dist_run:cookie()),
         timeout => 5000
     },
     NameA = atom_to_binary(name(A)),
     {error, closed} = call(A, fun() ->
-        {ok, Dialled} = quic_dist_port:request(web_dial, Fields, web_dialled, 6000),
+        {ok, Dialled} = quic_dist_sidecar:request(web_dial, Fields, web_dialled, 6000),
         {ok, Socket} = webdist_link:open(Dialled),
         ok = gen_tcp:send(Socket, [<<"N", 0:64, 0:32, (byte_size(NameA)):16>>, NameA]),
         gen_tcp:recv(Socket, 0, 5000)
@@ -271,7 +260,7 @@ certificates(Config) ->
 
 %% Options of nodes with certificates for these hosts, of one authority.
 certified(Hosts) ->
-    Dir = filename:join(quic_dist_node:dir(), unique("certs")),
+    Dir = filename:join(quic_dist_run:dir(), unique("certs")),
     cert(["ca", "-out", Dir]),
     CA = filename:join(Dir, "ca.pem"),
     [
@@ -306,7 +295,7 @@ stock_nodes(Config) ->
 %% Carriers are tried in their order; what worked is tried first the next time.
 order(Config) ->
     B = node(https, Config, #{}),
-    Free = quic_dist_node:free_port(),
+    Free = quic_dist_run:free_port(),
     Urls = [
         lists:flatten(io_lib:format("~s://127.0.0.1:~w", [Carrier, Port]))
      || {Carrier, Port} <- [{https, Free}, {wss, Free}, {wss, port(Config)}]
@@ -339,8 +328,8 @@ no_way_but_proof(Config) ->
     ?assertEqual(nomatch, string:find(Text, "http://")),
     ?assertNotEqual(nomatch, string:find(Text, "its log says why")).
 
-%% Who has a cacertfile is not reached in clear by the cookie alone, and reaches nobody so, whatever
-%% the port speaks, unless the option with insecure in its name is set.
+%% A node with a cacertfile is not reached in clear by the cookie alone, and reaches no node so.
+%% The option with insecure in its name permits it.
 certificates_in_clear(Config) ->
     [Certified] = certified(["127.0.0.1"]),
     Both = [{listen, [http, https]}],
@@ -349,11 +338,11 @@ certificates_in_clear(Config) ->
     B = Showing(Both),
     Attempts = trace_attempts(B),
     ?assertEqual(pang, ping(Plain, B)),
-    wait_log(B, "in clear, and peers of this node show", 10000),
+    wait_log(B, "in clear, and peers of this node must show", 10000),
     ?assertMatch([_ | _], wait_log(Plain, "cannot connect to .*403 Forbidden", 5000)),
     ?assertEqual(0, Attempts()),
     ?assertEqual(pang, ping(B, Plain)),
-    ?assertMatch([_ | _], wait_log(B, "cannot connect to .*insecure_clear does without", 5000)),
+    ?assertMatch([_ | _], wait_log(B, "cannot connect to .*or set insecure_clear", 5000)),
     C = Showing([{insecure_clear, true} | Both]),
     ?assertMatch([_], wait_log(C, "^warning.*insecure_clear is set", 5000)),
     ?assertEqual(pong, ping(Plain, C)),
@@ -366,7 +355,7 @@ certificates_in_clear(Config) ->
     }),
     wait_until(line, fun() ->
         ?assertEqual(pang, ping(Plain, Quic)),
-        log_lines(Quic, "in clear, and peers of this node show") =/= []
+        log_lines(Quic, "in clear, and peers of this node must show") =/= []
     end).
 
 %% The option allow is asked in clear as well, about the name in the distribution handshake.
@@ -392,8 +381,31 @@ allow_in_clear(Config) ->
      || B <- Bs
     ].
 
-%% TCP and UDP of one number: QUIC and an upgrade lead to the node, and web clients are told of
-%% HTTP/3 (Alt-Svc). So it is with the sidecar after this one. What HTTP/3 does there Go tests.
+%% Each option that weakens links over HTTP has one line at the start, whether the node listens or
+%% only connects, over HTTP or where QUIC does not get through.
+insecure_options_are_said(Config) ->
+    Options = [insecure_any_host, insecure_clear, insecure_proxy],
+    Set = [{Option, true} || Option <- Options],
+    Deaf = ["-dist_listen", "false"],
+    Nodes = [
+        in_clear(Config, #{webdist => Set}),
+        in_clear(Config, #{webdist => Set, args => Deaf}),
+        start(#{carrier => quic, quic_dist => [{fallback, [https]}], webdist => Set}),
+        start(#{
+            carrier => quic,
+            quic_dist => [{fallback, [https]}],
+            webdist => [{port, port(Config)} | Set],
+            args => ["-s", "webdist_server"]
+        })
+    ],
+    Lines = [
+        [length(log_lines(Node, atom_to_list(Option) ++ " is set")) || Option <- Options]
+     || Node <- Nodes, _ <- [wait_log(Node, "insecure_proxy is set", 10000)]
+    ],
+    ?assertEqual([[1, 1, 1] || _ <- Nodes], Lines).
+
+%% TCP and UDP share one number: QUIC and an upgrade lead to the node, and Alt-Svc tells web
+%% clients of HTTP/3. The next sidecar does the same. Go tests cover HTTP/3 itself.
 one_port_number(Config) ->
     {ok, _} = application:ensure_all_started(ssl),
     B = start(#{
@@ -417,11 +429,11 @@ one_port_number(Config) ->
         ]
     end,
     Reached(),
-    quic_dist_node:signal(quic_dist_node:sidecar(B), kill),
+    quic_dist_os:signal(quic_dist_node:sidecar(B), kill),
     wait_until(nodedown, fun() -> call(B, fun() -> nodes(connected) end) =:= [] end),
     Reached().
 
-%% The answer to who asks for a page over TLS.
+%% The answer to a request for a page over TLS.
 page(Port) ->
     case ssl:connect("127.0.0.1", Port, [{active, false}, {verify, verify_none}], 5000) of
         {ok, Socket} ->

@@ -9,7 +9,7 @@ defaults_test() ->
     ),
     ?assertNot(is_map_key(web_upstream, Options)).
 
-%% The first of a name counts: boot flags come before the environment.
+%% The first value of an option counts: boot flags come before the environment.
 accepted_test_() ->
     [
         {lists:flatten(io_lib:format("~0tp", [Given])),
@@ -31,6 +31,7 @@ accepted_test_() ->
                 [{<<"*">>, [<<"https://a">>, <<"h2://b">>]}]},
             {[{insecure_proxy, true}], insecure_proxy, true},
             {[{insecure_clear, true}], insecure_clear, true},
+            {[{insecure_any_host, true}], insecure_any_host, true},
             {[{web_upstream, "http://a:80"}], web_upstream, <<"http://a:80">>}
         ]
     ].
@@ -72,6 +73,7 @@ refused_test_() ->
             {urls, [{"*", lists:duplicate(17, "https://a")}]},
             {insecure_proxy, 1},
             {insecure_clear, yes},
+            {insecure_any_host, 1},
             {colour, red}
         ]
     ].

@@ -6,7 +6,7 @@ options(Given) ->
     {ok, Options} = webdist_config:check(Given),
     Options.
 
-%% A host's own port, by each carrier in its order; IPv6 addresses in brackets.
+%% A host's own port gives a URL for each carrier, in order, with IPv6 addresses in brackets.
 urls_of_a_host_test() ->
     ?assertEqual(
         [<<"http://h.example:4380">>, <<"ws://h.example:4380">>],
@@ -17,13 +17,13 @@ urls_of_a_host_test() ->
         webdist_dial:urls('a@::1', "::1", options([{carriers, [wss]}, {port, 443}]))
     ).
 
-%% The first pattern that matches says all.
+%% The first pattern that matches gives all URLs.
 urls_of_a_table_test() ->
     Options = options([{urls, [{"b@*", "https://b"}, {"*", ["wss://x", "h2://y"]}]}]),
     ?assertEqual([<<"https://b">>], webdist_dial:urls('b@h', "h", Options)),
     ?assertEqual([<<"wss://x">>, <<"h2://y">>], webdist_dial:urls('a@h', "h", Options)).
 
-%% With a cacertfile no way in clear is taken, unless that is asked for.
+%% With a cacertfile no carrier in clear is used, unless an option permits it.
 clear_ways_test_() ->
     Certified = #{cacertfile => <<"ca.pem">>, insecure_no_verify => false},
     Urls = [<<"http://a">>, <<"https://a">>, <<"ws://a">>],
@@ -44,18 +44,3 @@ clear_ways_test_() ->
             ),
             ?_assertEqual({ok, []}, webdist_dial:trusted([], options([]), Certified))
         ].
-
-%% What QUIC may fall back on authenticates peers as it does.
-fallback_test_() ->
-    [
-        {lists:flatten(io_lib:format("~0tp", [Given])),
-            ?_assertEqual(Want, quic_dist_fallback:carriers(Given))}
-     || {Given, Want} <- [
-            {[], {ok, []}},
-            {[https, wss, h2, h3], {ok, [https, wss, h2, h3]}},
-            {[http], error},
-            {[https, ws], error},
-            {[quic], error},
-            {https, error}
-        ]
-    ].

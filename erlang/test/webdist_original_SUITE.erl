@@ -1,13 +1,13 @@
-%% @doc Our distribution over HTTP and the first one, github.com/stolen/webdist of 2015, unmodified:
-%% each one's client against each one's servers.
+%% @doc Our distribution over HTTP works with the first one, github.com/stolen/webdist of 2015,
+%% unmodified: the client of each with the servers of the other.
 %%
 %% The environment variable QUIC_DIST_TEST_WEBDIST names a folder with the sources of `webdist', and
 %% of what its server needs, as folders: `cowboy' (1.1.2), `cowlib' (1.0.2), `ranch' (1.3.2).
-%% Without it the suite is skipped; the Go tests of package web have the requests by their bytes.
+%% Without it the suite is skipped; the Go tests of internal/webdist have the requests by their
+%% bytes.
 -module(webdist_original_SUITE).
 
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
--export([init_per_testcase/2, end_per_testcase/2]).
 -export([
     its_client_our_proxy/1,
     its_client_our_router/1,
@@ -21,10 +21,13 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
--import(quic_dist_node, [call/2, call/4, scale/1, start/1, unique/1]).
+-import(quic_dist_hooks, [port/1]).
+-import(quic_dist_node, [call/2, call/4, start/1]).
+-import(quic_dist_run, [unique/1]).
+-import(quic_dist_wait, [scale/1]).
 
 suite() ->
-    [{timetrap, scale(60000)}].
+    [{ct_hooks, [quic_dist_hooks]}, {timetrap, scale(60000)}].
 
 all() ->
     [
@@ -43,7 +46,7 @@ init_per_suite(Config) ->
         false ->
             {skip, "QUIC_DIST_TEST_WEBDIST names no folder with the sources of 2015"};
         Sources ->
-            Ebin = filename:join(quic_dist_node:dir(), "webdist_2015"),
+            Ebin = filename:join(quic_dist_run:dir(), "webdist_2015"),
             ok = file:make_dir(Ebin),
             lists:foreach(
                 fun(Name) -> build(filename:join(Sources, Name), Sources, Ebin) end,
@@ -98,16 +101,7 @@ shim(Ebin) ->
     ok.
 
 end_per_suite(_Config) ->
-    quic_dist_node:end_run().
-
-init_per_testcase(_Case, Config) ->
-    [{port, quic_dist_node:free_port()} | Config].
-
-end_per_testcase(_Case, _Config) ->
-    _ = quic_dist_node:stop_all(),
     ok.
-
-port(Config) -> proplists:get_value(port, Config).
 
 %% A node of ours, by the seed's options.
 ours(Config, Carrier, Name, Options, Args) ->
@@ -132,15 +126,15 @@ with_proxy(Config, Ebin, Ready, Fun) ->
     Port = integer_to_list(port(Config)),
     Args = ["-noshell", "-pa", Ebin, "-webdist", "port", Port, "-s", "webdist_server", "-eval",
         Ready ++ " io:format(\"ready~n\"), \"end\\n\" = io:get_line(\"\"), halt()"],
-    Command = quic_dist_node:open(Args, #{}),
-    [] = quic_dist_node:expect(Command, "ready", 15000),
+    Command = quic_dist_command:open(Args, #{}),
+    [] = quic_dist_command:expect(Command, "ready", 15000),
     Fun(),
-    ok = quic_dist_node:enter(Command, "end\n"),
-    {exit_status, 0, _} = quic_dist_node:finish(Command, 15000).
+    ok = quic_dist_command:enter(Command, "end\n"),
+    {exit_status, 0, _} = quic_dist_command:finish(Command, 15000).
 
 our_proxy(Config, Fun) ->
     Holding = "{ok, #{state := holding}} = webdist_server:info(),",
-    with_proxy(Config, quic_dist_node:ebin(), Holding, Fun).
+    with_proxy(Config, quic_dist_run:ebin(), Holding, Fun).
 
 their_proxy(Config, Fun) ->
     with_proxy(Config, proplists:get_value(original, Config), "", Fun).
@@ -203,7 +197,7 @@ our_client_its_proxy(Config) ->
         talk(our_client(Config, []), World)
     end).
 
-%% The same in its own form of the request.
+%% Our client reaches a node through its proxy by its own form of the request.
 our_client_its_proxy_by_connect(Config) ->
     their_proxy(Config, fun() ->
         World = start(#{carrier => inet_tcp, name => {short, unique("world")}}),

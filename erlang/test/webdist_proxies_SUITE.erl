@@ -23,11 +23,12 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
--import(quic_dist_node, [call/2, call/3, call/4, connect/2, scale/1, start/1, unique/1]).
--import(quic_dist_node, [wait_log/3, wait_until/2]).
+-import(quic_dist_node, [call/2, call/3, call/4, connect/2, start/1, wait_log/3]).
+-import(quic_dist_run, [unique/1]).
+-import(quic_dist_wait, [scale/1, wait_until/2]).
 
 -record(proxy, {
-    command :: quic_dist_node:command(),
+    command :: quic_dist_command:command(),
     port :: inet:port_number(),
     tls_port :: inet:port_number()
 }).
@@ -45,7 +46,7 @@
 -define(TIMEOUT, "60").
 
 suite() ->
-    [{timetrap, scale(60000)}].
+    [{ct_hooks, [quic_dist_hooks]}, {timetrap, scale(60000)}].
 
 all() ->
     [{group, Name} || Name <- ?ALL] ++ [tls_passed_on] ++
@@ -61,14 +62,14 @@ everything() -> os:getenv("QUIC_DIST_TEST_PROXIES") =/= false.
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(ssl),
     #{cacertfile := Authority, certs := [#{certfile := Cert, keyfile := Key}]} =
-        quic_dist_node:certificates([?HOST]),
+        quic_dist_fixtures:certificates([?HOST]),
     {ok, Page} = file:read_file(filename:join([quic_dist_fixtures:top(), "docs", "PROXIES.md"])),
     Installed = [Name || Name <- ?ALL, executable(Name) =/= false],
     case Installed of
         ?ALL ->
             ok;
         _ ->
-            Text = "not installed: ~0tp; scripts/setup.sh proxies installs them",
+            Text = "not installed: ~0tp; make proxies installs them",
             Missing = lists:flatten(io_lib:format(Text, [?ALL -- Installed])),
             everything() andalso error(Missing),
             ct:pal(Missing)
@@ -79,7 +80,7 @@ init_per_suite(Config) ->
     ].
 
 end_per_suite(_Config) ->
-    quic_dist_node:end_run().
+    ok.
 
 init_per_group(Name, Config) ->
     case lists:member(Name, proplists:get_value(installed, Config)) of
@@ -91,14 +92,13 @@ end_per_group(_Name, _Config) ->
     ok.
 
 init_per_testcase(_Case, Config) ->
-    [{port, quic_dist_node:free_port()}, {application, quic_dist_node:free_port()} | Config].
+    [{application, quic_dist_run:free_port()} | Config].
 
 end_per_testcase(_Case, _Config) ->
     [
-        quic_dist_node:signal(OsPid, term)
-     || {OsPid, Line} <- quic_dist_node:os_processes(), string:find(Line, ?FILE_NAME) =/= nomatch
+        quic_dist_os:signal(OsPid, term)
+     || {OsPid, Line} <- quic_dist_os:os_processes(), string:find(Line, ?FILE_NAME) =/= nomatch
     ],
-    _ = quic_dist_node:stop_all(),
     ok.
 
 %% Cases
@@ -111,7 +111,7 @@ big_messages(Config) ->
     connect(Hello, World),
     big(Hello, World, 100000000).
 
-%% The same in WebSocket's messages.
+%% Nodes connect through the proxy in WebSocket's messages.
 in_websocket(Config) ->
     World = world(Config, []),
     #proxy{port = Port} = proxy(Config, ?TIMEOUT),
@@ -119,7 +119,7 @@ in_websocket(Config) ->
     connect(Hello, World),
     big(Hello, World, rather_big()).
 
-%% The same where the proxy ends TLS, in either form.
+%% Nodes connect through a proxy that ends TLS, in either form.
 over_tls(Config) ->
     World = world(Config, []),
     #proxy{tls_port = Port} = proxy(Config, ?TIMEOUT),
@@ -132,7 +132,8 @@ over_tls(Config) ->
      || Carrier <- [https, wss]
     ].
 
-%% A node that is not told of the proxy does not take it for the other node, and says what is wrong.
+%% A node that is not told of the proxy does not take it for the other node, and says what is
+%% wrong.
 no_link_without_proof(Config) ->
     World = world(Config, []),
     #proxy{tls_port = Port} = proxy(Config, ?TIMEOUT),
@@ -153,7 +154,8 @@ a_restart(Config) ->
     start_proxy(proplists:get_value(proxy, Config), Config, ?TIMEOUT, Proxy),
     [connect(Hello, World) || Hello <- Hellos].
 
-%% What is not below /erl/ is the application's, over TLS too, and nobody gets the nodes' names.
+%% Paths that are not below /erl/ lead to the application, over TLS too, and no client gets the
+%% nodes' names.
 other_paths(Config) ->
     World = world(Config, []),
     application(Config),
@@ -169,7 +171,7 @@ other_paths(Config) ->
      || P <- Ports, Path <- Paths
     ].
 
-%% A proxy that passes TLS on takes no part in it: the nodes prove to each other who they are.
+%% A proxy that passes TLS on takes no part in it: the nodes prove their names to each other.
 tls_passed_on(Config) ->
     case lists:member(haproxy, proplists:get_value(installed, Config)) of
         true ->
@@ -199,7 +201,7 @@ idle(Config, Timeout, Kernel, Time) ->
     {World, Hellos} = linked(Config, Timeout, Kernel, proplists:get_value(installed, Config)),
     Links = fun() -> [ctrl(Hello, World) || {_, Hello} <- Hellos] end,
     Before = Links(),
-    quic_dist_node:settled(links, fun() -> Links() =:= Before orelse Links() end, Time).
+    quic_dist_wait:settled(links, fun() -> Links() =:= Before orelse Links() end, Time).
 
 %% Without ticks in time a proxy's time-out cuts a link: it is the ticks that keep those above up.
 a_short_timeout_cuts_idle_links(Config) ->
@@ -278,11 +280,11 @@ big(A, #{node := B}, Size) ->
 proxy(Config, Timeout) -> start_proxy(proplists:get_value(proxy, Config), Config, Timeout).
 
 start_proxy(Name, Config, Timeout) ->
-    Ports = #proxy{port = quic_dist_node:free_port(), tls_port = quic_dist_node:free_port()},
+    Ports = #proxy{port = quic_dist_run:free_port(), tls_port = quic_dist_run:free_port()},
     start_proxy(Name, Config, Timeout, Ports).
 
 start_proxy(Name, Config, Timeout, #proxy{port = Port, tls_port = TlsPort} = Proxy) ->
-    Dir = filename:join(quic_dist_node:dir(), unique(atom_to_list(Name))),
+    Dir = filename:join(quic_dist_run:dir(), unique(atom_to_list(Name))),
     ok = file:make_dir(Dir),
     Site = site(Name, Config, [
         {"\\b" ?PORT "\\b", integer_to_list(Port)},
@@ -297,7 +299,7 @@ start_proxy(Name, Config, Timeout, #proxy{port = Port, tls_port = TlsPort} = Pro
     ]),
     File = filename:join(Dir, ?FILE_NAME),
     ok = file:write_file(File, whole(Name, Site, Dir, Proxy)),
-    Command = quic_dist_node:open(arguments(Name, File, Dir), #{
+    Command = quic_dist_command:open(arguments(Name, File, Dir), #{
         exec => executable(Name),
         env => [{"HOME", Dir}, {"XDG_DATA_HOME", Dir}, {"XDG_CONFIG_HOME", Dir}]
     }),
@@ -308,13 +310,13 @@ start_proxy(Name, Config, Timeout, #proxy{port = Port, tls_port = TlsPort} = Pro
 listens(Port, Command) ->
     case gen_tcp:connect(?HOST, Port, []) of
         {ok, Socket} -> gen_tcp:close(Socket) =:= ok;
-        {error, Reason} -> {Reason, quic_dist_node:output(Command)}
+        {error, Reason} -> {Reason, quic_dist_command:output(Command)}
     end.
 
 stop(#proxy{command = Command}) ->
-    ok = quic_dist_node:signal(quic_dist_node:os_pid(Command), term),
+    ok = quic_dist_os:signal(quic_dist_command:os_pid(Command), term),
     %% Apache gives its processes time when it has closed their connections.
-    {exit_status, _, _} = quic_dist_node:finish(Command, 20000),
+    {exit_status, _, _} = quic_dist_command:finish(Command, 20000),
     ok.
 
 executable(apache) -> executable("apache2");

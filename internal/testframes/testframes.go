@@ -40,8 +40,8 @@ func framed(b ...[]byte) []byte {
 	return frame
 }
 
-// Program returns frames as an emulator with some processes would send them: whole signals, fragmented ones amid others,
-// signals that do not name their sender. Each has up to padding bytes of content.
+// Program returns frames as an emulator with some processes would send them: whole signals, fragmented ones amid
+// others, signals that do not name their sender. Each has up to padding bytes of content.
 func Program(rng *rand.Rand, length, processes, padding int) []Frame {
 	left := make([]int, processes) // fragments each has still to send
 	barriers := make([]bool, processes)

@@ -1,8 +1,9 @@
-// Package testrun is what this module's test binaries share: the check that no goroutine outlives the tests, and deadlines
-// that stretch on slow machines.
+// Package testrun has what the tests of this module share: a check that no goroutine outlives the tests, and waits that
+// end, late enough for a slow machine.
 package testrun
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"runtime"
@@ -12,11 +13,11 @@ import (
 	"time"
 )
 
-// Main runs the tests and exits; as a failure, too, if a goroutine outlives them. It is for TestMain.
+// Main runs the tests and exits. A goroutine that outlives the tests is a failure. It is for TestMain.
 func Main(m *testing.M) {
 	code := m.Run()
 	if code == 0 {
-		if left := leaked(Scaled(10 * time.Second)); left != "" {
+		if left := leaked(Patience()); left != "" {
 			fmt.Fprintf(os.Stderr, "goroutines outlive the tests:\n%s\n", left)
 			code = 1
 		}
@@ -48,4 +49,36 @@ func Scaled(d time.Duration) time.Duration {
 		return time.Duration(f * float64(d))
 	}
 	return d
+}
+
+// Patience is how long a test waits for what should take next to no time.
+func Patience() time.Duration { return Scaled(10 * time.Second) }
+
+// Context returns a context that ends after [Patience], and with the test.
+func Context(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), Patience())
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// Receive returns the next value of c. The test ends as a failure when none comes.
+func Receive[T any](t testing.TB, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(Patience()):
+		t.Fatal("waited in vain")
+		panic("unreachable")
+	}
+}
+
+// Await waits until done is closed. The test ends as a failure when that does not happen; what says for what it waited.
+func Await(t testing.TB, done <-chan struct{}, what string) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(Patience()):
+		t.Fatalf("waited in vain for %s", what)
+	}
 }

@@ -12,8 +12,8 @@ import (
 	cdx "github.com/CycloneDX/cyclonedx-go"
 )
 
-// bill is what the executable is made of, in CycloneDX's form, from the executable's own build information. It has no serial number and no
-// time, so that the same executable has the same.
+// bill is what the executable is made of, in CycloneDX's form, from the executable's own build information. It has no
+// serial number and no time, so that the same executable has the same.
 func (p *product) bill() ([]byte, error) {
 	whole := cdx.Component{
 		BOMRef:  "quicdistd",

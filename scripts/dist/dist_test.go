@@ -24,7 +24,8 @@ const root = "../.."
 func build(t *testing.T, flags ...string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "quicdistd")
-	c := exec.Command("go", append([]string{"build", "-trimpath", "-buildvcs=false", "-o", file}, append(flags, "./cmd/quicdistd")...)...)
+	c := exec.Command("go", append([]string{"build", "-trimpath", "-buildvcs=false", "-o", file},
+		append(flags, "./cmd/quicdistd")...)...)
 	c.Dir = root
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {
@@ -48,7 +49,8 @@ func TestTheSameExecutableGivesTheSameFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		files := map[string]string{}
-		for _, name := range []string{"quicdistd-1.2.3-" + system + ".tar.gz", "quicdistd-1.2.3-" + system + ".cdx.json", "SHA256SUMS"} {
+		for _, name := range []string{"quicdistd-1.2.3-" + system + ".tar.gz", "quicdistd-1.2.3-" + system + ".cdx.json",
+			"SHA256SUMS"} {
 			b, err := os.ReadFile(filepath.Join(out, name))
 			if err != nil {
 				t.Fatal(err)
@@ -174,7 +176,8 @@ func TestABillListsWhatIsLinkedIn(t *testing.T) {
 	}
 }
 
-// TestWhatCannotBeBuiltAgainIsRefused: what has the builder's folders, commits or libraries in it, symbols, and what is no Go program.
+// TestWhatCannotBeBuiltAgainIsRefused: what has the builder's folders, commits or libraries in it, symbols, and what is
+// no Go program.
 func TestWhatCannotBeBuiltAgainIsRefused(t *testing.T) {
 	if _, err := read(build(t, "-ldflags=-buildid="), "1"); err == nil || !strings.Contains(err.Error(), "not stripped") {
 		t.Errorf("an executable with symbols: %v", err)

@@ -2,9 +2,10 @@
 //
 //	dist -version VERSION -root FOLDER -out FOLDER EXECUTABLE...
 //
-// For each executable it writes quicdistd-VERSION-OS-ARCH.tar.gz, with the licences of all that is linked into it, and a bill of materials
-// beside it, quicdistd-VERSION-OS-ARCH.cdx.json; then SHA256SUMS of them all. What system an executable is for, and what is in it, its own
-// build information says. The same executables give the same files: no time, no user, no order of a folder gets in.
+// For each executable it writes quicdistd-VERSION-OS-ARCH.tar.gz, with the licences of all that is linked into it, and
+// a bill of materials beside it, quicdistd-VERSION-OS-ARCH.cdx.json; then SHA256SUMS of them all. What system an
+// executable is for, and what is in it, its own build information says. The same executables give the same files: no
+// time, no user, no order of a folder gets in.
 //
 // A module of its own, so that users of ours never see the library for bills of materials.
 package main
@@ -103,7 +104,8 @@ func (p *product) file() string {
 	return "quicdistd"
 }
 
-// read takes only an executable that can be built again from the same sources, byte by byte, and that runs on any system of its kind.
+// read takes only an executable that can be built again from the same sources, byte by byte, and that runs on any
+// system of its kind.
 func read(file, version string) (*product, error) {
 	content, err := os.ReadFile(file)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"quic_dist/internal/testrun"
 )
 
 // An attack is what somebody does to a node to whom it owes nothing.
@@ -21,8 +23,8 @@ type attack struct {
 	run func(t *testing.T, n *node) error
 }
 
-// suffer asserts that the attack is refused within its time, that the BEAM sees no connection attempt, and that the log has
-// the line. The node must have no other peer that connects meanwhile.
+// suffer asserts that the attack is refused within its time, that the BEAM sees no connection attempt, and that the log
+// has the line. The node must have no other peer that connects meanwhile.
 func (n *node) suffer(t *testing.T, a attack) {
 	t.Helper()
 	before, mark := n.attempts(), n.mark()
@@ -34,8 +36,8 @@ func (n *node) suffer(t *testing.T, a attack) {
 	if within == 0 {
 		within = time.Second
 	}
-	if took > scaled(within) {
-		t.Errorf("it took %v, want at most %v", took, scaled(within))
+	if took > testrun.Scaled(within) {
+		t.Errorf("it took %v, want at most %v", took, testrun.Scaled(within))
 	}
 	if told == nil || errors.Is(told, context.DeadlineExceeded) || errors.Is(told, errSilence) {
 		t.Errorf("it was not refused: %v", told)
@@ -48,8 +50,8 @@ func (n *node) suffer(t *testing.T, a attack) {
 	}
 }
 
-// sufferAll is suffer for each, one after the other, and then a good peer connects. A node has 20 lines for what it turns away
-// and one more each second, so there are no more attacks for one node.
+// sufferAll is suffer for each, one after the other, and then a good peer connects. A node has 20 lines for what it
+// turns away and one more each second, so there are no more attacks for one node.
 func (n *node) sufferAll(t *testing.T, attacks []attack, good *node) {
 	t.Helper()
 	if len(attacks) > 18 {

@@ -79,7 +79,8 @@ func trusting(t testing.TB, a *authority) nodeConfig {
 		option, kind string
 		der          []byte
 	}{
-		{"certfile", "CERTIFICATE", own.Certificate[0]}, {"keyfile", "PRIVATE KEY", key}, {"cacertfile", "CERTIFICATE", a.certificate.Raw},
+		{"certfile", "CERTIFICATE", own.Certificate[0]}, {"keyfile", "PRIVATE KEY", key},
+		{"cacertfile", "CERTIFICATE", a.certificate.Raw},
 	} {
 		path := filepath.Join(dir, f.option+".pem")
 		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.der}), 0o600); err != nil {
@@ -90,7 +91,8 @@ func trusting(t testing.TB, a *authority) nodeConfig {
 	return options
 }
 
-// Who shows no certificate, or one that the node's authority has not signed, gets no further than TLS, however good his hello.
+// Who shows no certificate, or one that the node's authority has not signed, gets no further than TLS, however good his
+// hello.
 func TestUnauthenticatedPeers(t *testing.T) {
 	ours := newAuthority(t)
 	n, good := start(t, trusting(t, ours)), start(t, trusting(t, ours))

@@ -8,7 +8,7 @@ import (
 	"github.com/quic-go/quic-go/quicvarint"
 )
 
-// strangerWindow is how many bytes of a stream a node takes from who has not said his hello (DESIGN.md, section 9).
+// strangerWindow is how many bytes of a stream a node takes from who has not said his hello (DESIGN.md, section 11).
 const strangerWindow = 32 << 10
 
 // frame returns a frame of some numbers.
@@ -26,7 +26,8 @@ func newConnectionID(sequence uint64) []byte {
 	return append(append(b, randomID()...), make([]byte, 16)...)
 }
 
-// connected sends packets with these frames on a connection that is through TLS and has said no hello, and returns how it ends.
+// connected sends packets with these frames on a connection that is through TLS and has said no hello, and returns how
+// it ends.
 func connected(t *testing.T, n *node, packets ...[]byte) error {
 	t.Helper()
 	r := newRaw(t, newSource(), n.at)
@@ -54,10 +55,12 @@ func TestRulesOfQUIC(t *testing.T) {
 		{"a lane too many", [][]byte{streamFrame(2+4*lanes, 0, []byte{1}, false)}, "application false.* 0x4:"},
 		{"a stream that is ours", [][]byte{streamFrame(1, 0, []byte{0}, false)}, "application false.* 0x5:"},
 		{"a lane that is ours", [][]byte{streamFrame(3, 0, []byte{1}, false)}, "application false.* 0x5:"},
-		{"beyond the window of a stream", [][]byte{streamFrame(0, strangerWindow, []byte{0}, false)}, "application false.* 0x3:"},
+		{"beyond the window of a stream", [][]byte{streamFrame(0, strangerWindow, []byte{0}, false)},
+			"application false.* 0x3:"},
 		{"a reset of the main stream", [][]byte{frame(0x04, 0, 1, 0)}, "application true"},
 		{"a datagram", [][]byte{append(frame(0x31, 4), "data"...)}, "application false.* 0x(7|a):"},
-		{"connection IDs without end", [][]byte{newConnectionID(1), newConnectionID(2), newConnectionID(3), newConnectionID(4),
+		{"connection IDs without end", [][]byte{newConnectionID(1), newConnectionID(2), newConnectionID(3),
+			newConnectionID(4),
 			newConnectionID(5), newConnectionID(6), newConnectionID(7), newConnectionID(8)}, "application false.* 0x9:"},
 		{"retiring an ID that never was", [][]byte{frame(0x19, 1000)}, "application false.* 0xa:"},
 		{"a server's frame: done", [][]byte{{0x1e}}, "application false.* 0xa:"},
@@ -95,7 +98,10 @@ func TestMemoryOfOneConnection(t *testing.T) {
 			}
 			return b
 		}},
-		{"crumbs of all lanes", func(i int) []byte { return streamFrame(2+4*uint64(i%8), 1+2*i%(maxHello-2), []byte{0}, false) }},
+		{"crumbs of all lanes", func(i int) []byte {
+			return streamFrame(2+4*uint64(i%8), 1+2*i%(maxHello-2), []byte{0},
+				false)
+		}},
 		{"a stream in the largest packets", func(i int) []byte {
 			return streamFrame(0, 1+i*128%(maxHello-1024), make([]byte, 1000), false)
 		}},

@@ -6,10 +6,12 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"quic_dist/internal/testrun"
 )
 
-// calm is a 99th percentile of round trips below which nothing needs to be compared: on a machine that does other things too,
-// a quiet one may be a little luckier than the next.
+// calm is a 99th percentile of round trips below which nothing needs to be compared: on a machine that does other
+// things too, a quiet one may be a little luckier than the next.
 const calm = 5 * time.Millisecond
 
 // floodAllowed is how much memory the sidecar may take in a flood, over what it has at rest.
@@ -17,12 +19,13 @@ const floodAllowed = 64 << 20
 
 const floodLine = `^warning quic_dist: too many connection attempts: some are dropped unheard peer=127\.\d+\.\d+\.\d+:\d+ datagrams=\d+ connections=\d+$`
 
-// flooded asserts that a good peer hardly notices a flood, that another connects while it lasts, that the BEAM sees nothing of
-// it, and that the sidecar's memory is bounded. Flood goes on until stop is closed, or for as long as it likes.
+// flooded asserts that a good peer hardly notices a flood, that another connects while it lasts, that the BEAM sees
+// nothing of it, and that the sidecar's memory is bounded. Flood goes on until stop is closed, or for as long as it
+// likes.
 //
-// Attacker, nodes, and whatever else runs there share a machine's processors. So what a good peer sees is compared with what it
-// saw before, or with what two nodes that nobody attacks see meanwhile; and of several rounds the best counts, since what
-// others do can only make one worse.
+// Attacker, nodes, and whatever else runs there share a machine's processors. So what a good peer sees is compared with
+// what it saw before, or with what two nodes that nobody attacks see meanwhile; and of several rounds the best counts,
+// since what others do can only make one worse.
 func flooded(t *testing.T, flood func(t *testing.T, n *node, stop <-chan struct{})) {
 	t.Helper()
 	n, good, late := start(t, nodeConfig{}), start(t, nodeConfig{}), start(t, nodeConfig{})
@@ -83,7 +86,7 @@ func flooded(t *testing.T, flood func(t *testing.T, n *node, stop <-chan struct{
 	if took := most.Load() - int64(idle); took > floodAllowed {
 		t.Errorf("the sidecar takes %d bytes more", took)
 	}
-	if connected > scaled(2*time.Second) {
+	if connected > testrun.Scaled(2*time.Second) {
 		t.Errorf("a good peer takes %v to connect", connected)
 	}
 }

@@ -8,7 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"quic_dist/etf"
+	"quic_dist/internal/erlang/etf"
+	"quic_dist/internal/testrun"
 )
 
 // Whoever asks for another version, above or below ours, gets none.
@@ -80,7 +81,8 @@ func TestNames(t *testing.T) {
 			run: func(t *testing.T, n *node) error { return say(t, n, named(c.name)) },
 		})
 	}
-	for what, value := range map[string]etf.Term{"an atom": etf.Atom("a@127.0.0.1"), "no name": nil, "a number": etf.Uint(7)} {
+	for what, value := range map[string]etf.Term{"an atom": etf.Atom("a@127.0.0.1"), "no name": nil,
+		"a number": etf.Uint(7)} {
 		attacks = append(attacks, attack{
 			name: what, told: "0x3", line: turnedAway("node is missing or not a node name"),
 			run: func(t *testing.T, n *node) error {
@@ -116,7 +118,7 @@ func TestGarbageAtEveryLength(t *testing.T) {
 			for _, length := range lengths {
 				began := time.Now()
 				told = say(t, n, message(noise[:length]))
-				if took := time.Since(began); told == nil || took > scaled(time.Second) {
+				if took := time.Since(began); told == nil || took > testrun.Scaled(time.Second) {
 					t.Errorf("%d bytes: %v after %v", length, told, took)
 				}
 			}
@@ -199,15 +201,16 @@ func TestSlowLoris(t *testing.T) {
 			r.connect(t)
 			return drip(t, r, func(int) { _ = r.send(application, []byte{0x01}) }) // a ping
 		}},
-		{name: "behind a first byte that is missing", line: turnedAway("no hello within"), run: func(t *testing.T, n *node) error {
-			r := newRaw(t, newSource(), n.at)
-			r.connect(t)
-			return drip(t, r, func(i int) {
-				for j := range 5 {
-					_ = r.send(application, streamFrame(0, 1+5*i+j, []byte{0}, false))
-				}
-			})
-		}},
+		{name: "behind a first byte that is missing", line: turnedAway("no hello within"),
+			run: func(t *testing.T, n *node) error {
+				r := newRaw(t, newSource(), n.at)
+				r.connect(t)
+				return drip(t, r, func(i int) {
+					for j := range 5 {
+						_ = r.send(application, streamFrame(0, 1+5*i+j, []byte{0}, false))
+					}
+				})
+			}},
 	}
 	for _, a := range attacks {
 		t.Run(a.name, func(t *testing.T) {

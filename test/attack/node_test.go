@@ -27,13 +27,11 @@ func TestMain(m *testing.M) {
 	testrun.Main(m)
 }
 
-func scaled(d time.Duration) time.Duration { return testrun.Scaled(d) }
-
 // helloTimeout is what nodes have here for a TLS handshake and a hello together, in place of 7 s (net_setuptime).
 const helloTimeout = 2 * time.Second
 
 // patience is for what should take next to no time.
-var patience = scaled(10 * time.Second)
+var patience = testrun.Scaled(10 * time.Second)
 
 var (
 	buildOnce sync.Once
@@ -108,10 +106,12 @@ func build(dir string) error {
 		return err
 	}
 	// A behaviour of ours has to be compiled before who has it.
-	args := append([]string{"-o", ebin, "-pa", ebin, root + "/erlang/src/quic_dist_plane.erl", "quic_dist_attacked.erl"}, sources...)
+	args := append([]string{"-o", ebin, "-pa", ebin, root + "/erlang/src/quic_dist_plane.erl", "quic_dist_attacked.erl"},
+		sources...)
 	for _, cmd := range []*exec.Cmd{
 		exec.Command("erlc", args...),
-		exec.Command("go", "build", "-ldflags", "-X main.build="+string(version[1]), "-o", filepath.Join(dir, "quicdistd"), root+"/cmd/quicdistd"),
+		exec.Command("go", "build", "-ldflags", "-X main.build="+string(version[1]), "-o", filepath.Join(dir, "quicdistd"),
+			root+"/cmd/quicdistd"),
 	} {
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -143,6 +143,7 @@ type nodeConfig struct {
 	carrier string   // empty: quic
 	host    string   // an IP address that is its name's host part; empty: 127.0.0.1
 	inside  string   // the network namespace; empty: this one
+	patient bool     // it has OTP's net_setuptime, and not helloTimeout
 	options []string // further arguments of erl
 }
 
@@ -174,11 +175,15 @@ func start(t testing.TB, cfg nodeConfig) *node {
 	}
 	n.told.L = &n.mu
 	args := append([]string{"erl", "-noshell", "+S", "2:2", "+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none",
-		"-name", n.name, "-no_epmd", "-connect_all", "false", "-setcookie", "attacked", "-proto_dist", cfg.carrier, "-pa", filepath.Join(dir, "ebin"),
+		"-name", n.name, "-no_epmd", "-connect_all", "false", "-setcookie", "attacked", "-proto_dist", cfg.carrier, "-pa",
+		filepath.Join(dir, "ebin"),
 		"-quic_dist", "executable", strconv.Quote(filepath.Join(dir, "quicdistd")),
-		"-kernel", "net_setuptime", strconv.Itoa(int(helloTimeout / time.Second)), "-kernel", "logger",
+		"-kernel", "logger",
 		`[{handler,default,logger_std_h,#{formatter=>{logger_formatter,#{single_line=>true,template=>["LOG ",level," ",msg,"\n"]}}}}]`,
 		"-s", "quic_dist_attacked"}, cfg.options...)
+	if !cfg.patient {
+		args = append(args, "-kernel", "net_setuptime", strconv.Itoa(int(helloTimeout/time.Second)))
+	}
 	if cfg.inside != "" {
 		args = append([]string{"ip", "netns", "exec", cfg.inside}, args...)
 	}
@@ -324,7 +329,8 @@ func (n *node) ping(t testing.TB, to *node, count int, interval time.Duration) (
 	if _, err := fmt.Sscanf(answer, "[%d,%d,%d]", &times[0], &times[1], &times[2]); err != nil {
 		t.Fatalf("%s: %v", answer, err)
 	}
-	return time.Duration(times[0]) * time.Microsecond, time.Duration(times[1]) * time.Microsecond, time.Duration(times[2]) * time.Microsecond
+	return time.Duration(times[0]) * time.Microsecond, time.Duration(times[1]) * time.Microsecond,
+		time.Duration(times[2]) * time.Microsecond
 }
 
 // memory returns how much memory of its own the sidecar has, in bytes.

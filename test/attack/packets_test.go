@@ -67,10 +67,11 @@ func keysOf(suite uint16, secret []byte) (*keys, error) {
 	return k, err
 }
 
-// initialKeys returns the keys of Initial packets for the connection ID that the client has chosen for the server (RFC 9001,
-// section 5.2).
+// initialKeys returns the keys of Initial packets for the connection ID that the client has chosen for the server (RFC
+// 9001, section 5.2).
 func initialKeys(id []byte) (client, server *keys) {
-	salt := []byte{0x38, 0x76, 0x2c, 0xf7, 0xf5, 0x59, 0x34, 0xb3, 0x4d, 0x17, 0x9a, 0xe6, 0xa4, 0xc8, 0x0c, 0xad, 0xcc, 0xbb, 0x7f, 0x0a}
+	salt := []byte{0x38, 0x76, 0x2c, 0xf7, 0xf5, 0x59, 0x34, 0xb3, 0x4d, 0x17, 0x9a, 0xe6, 0xa4, 0xc8, 0x0c, 0xad, 0xcc,
+		0xbb, 0x7f, 0x0a}
 	secret, err := hkdf.Extract(sha256.New, id, salt)
 	if err != nil {
 		panic(err)
@@ -114,8 +115,8 @@ func (k *keys) protect(packet []byte, at int, length func(first byte) int) {
 
 const numberSize = 4 // of the packet numbers that we write
 
-// longPacket returns a protected packet with a long header and these frames, which are padded so that the packet has at least
-// size bytes.
+// longPacket returns a protected packet with a long header and these frames, which are padded so that the packet has at
+// least size bytes.
 func longPacket(k *keys, space spaceID, to, from []byte, number uint64, frames []byte, size int) []byte {
 	first := byte(0xc0 | numberSize - 1)
 	if space == handshake {
@@ -150,8 +151,8 @@ func (k *keys) seal(header []byte, number uint64, frames []byte) []byte {
 	return p
 }
 
-// open lifts the protection of a packet and returns its frames. Packet numbers are those of a conversation's beginning, and so
-// need no more bits than are sent.
+// open lifts the protection of a packet and returns its frames. Packet numbers are those of a conversation's beginning,
+// and so need no more bits than are sent.
 func (k *keys) open(packet []byte, at int) (number uint64, frames []byte, err error) {
 	if len(packet) < at+20 {
 		return 0, nil, errors.New("too short")

@@ -14,9 +14,9 @@ import (
 	"github.com/quic-go/quic-go/quicvarint"
 )
 
-// A raw is a dialler that keeps no rule of QUIC but packet protection: it sends whatever frames it is told, repeats nothing,
-// and minds neither windows nor limits. Each packet that arrives is acknowledged by itself. It does not follow key updates,
-// the first of which quic-go makes after a hundred packets.
+// A raw is a dialler that keeps no rule of QUIC but packet protection: it sends whatever frames it is told, repeats
+// nothing, and minds neither windows nor limits. Each packet that arrives is acknowledged by itself. It does not follow
+// key updates, the first of which quic-go makes after a hundred packets.
 type raw struct {
 	udp  *net.UDPConn
 	tls  *tls.QUICConn

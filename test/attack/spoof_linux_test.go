@@ -7,12 +7,12 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"quic_dist/internal/testnet"
 )
 
 // A network of two namespaces, that of the nodes and that of the attacker, with a wire between.
@@ -56,22 +56,7 @@ func newNetwork(t *testing.T) network {
 // inside runs do on a thread that is in the namespace; the sockets that it makes stay there.
 func inside(t *testing.T, namespace string, do func() error) {
 	t.Helper()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		done <- func() error {
-			f, err := os.Open(filepath.Join("/run/netns", namespace))
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-				return err
-			}
-			return do()
-		}()
-	}()
-	if err := <-done; err != nil {
+	if err := testnet.Inside(namespace, do); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -125,8 +110,8 @@ func collect(socket int, n *node, quiet time.Duration) (answers, error) {
 	}
 }
 
-// Forged source addresses, all of them different, meet Retry before they have taken half of the places; nobody is sent more than
-// three times what came in his name (RFC 9000, section 8.1); and a peer with a true address gets through.
+// Forged source addresses, all of them different, meet Retry before they have taken half of the places; nobody is sent
+// more than three times what came in his name (RFC 9000, section 8.1); and a peer with a true address gets through.
 func TestForgedSources(t *testing.T) {
 	w := newNetwork(t)
 	n := start(t, nodeConfig{host: nodesAddress, inside: w.nodes})
@@ -178,7 +163,8 @@ func TestForgedSources(t *testing.T) {
 	t.Logf("%d packets within %v, %d bytes; a Retry to %d, something else to %d, %d bytes; %d KB, at rest %d KB",
 		packets, time.Since(began), sent, len(said.retries), len(said.others), said.bytes, most>>10, idle>>10)
 	// Half of the places at a time; each is given back after the time for the handshake.
-	if limit := places / 2 * (1 + int(time.Since(began)/(helloTimeout/2))); len(said.others) > limit || len(said.others) == 0 {
+	if limit := places / 2 * (1 + int(time.Since(began)/(helloTimeout/2))); len(said.others) > limit ||
+		len(said.others) == 0 {
 		t.Errorf("%d addresses that nobody has proven get a handshake, want at most %d", len(said.others), limit)
 	}
 	if len(said.retries) < packets/10 {

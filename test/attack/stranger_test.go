@@ -11,7 +11,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
-	"quic_dist/etf"
+	"quic_dist/internal/erlang/etf"
 )
 
 const (

@@ -79,7 +79,7 @@ unavailable(Carrier) ->
     [Protocol | Settings] = string:lexemes(Carrier, "/"),
     case setting_arguments(Protocol, Settings) of
         ["-quic_dist" | Flags] ->
-            case quic_dist_config:check([{Carrier, quic_dist_config:flags(Flags)}]) of
+            case quic_dist_config:check([{Carrier, quic_dist_source:flags(quic_dist, Flags)}]) of
                 {ok, _} -> false;
                 {error, Error} -> quic_dist_config:format_error(Error)
             end;

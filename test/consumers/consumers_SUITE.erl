@@ -20,12 +20,12 @@
 -include_lib("stdlib/include/assert.hrl").
 -include_lib("kernel/include/file.hrl").
 
--import(quic_dist_node, [scale/1]).
+-import(quic_dist_wait, [scale/1]).
 
 -define(NEW_VSN, "9.9.9").
 
 suite() ->
-    [{timetrap, scale(300000)}].
+    [{ct_hooks, [quic_dist_hooks]}, {timetrap, scale(300000)}].
 
 all() ->
     [{group, rebar3}, {group, mix}].
@@ -43,19 +43,19 @@ groups() ->
 init_per_suite(Config) ->
     case os:cmd("id -u") of
         "0\n" ->
-            Repository = filename:join(quic_dist_node:dir(), "repository"),
+            Repository = filename:join(quic_dist_run:dir(), "repository"),
             ok = repository(Repository),
-            Home = filename:join(quic_dist_node:dir(), "home"),
+            Home = filename:join(quic_dist_run:dir(), "home"),
             ok = file:make_dir(Home),
             %% The user nobody has to get at the releases.
-            ok = file:change_mode(quic_dist_node:dir(), 8#755),
+            ok = file:change_mode(quic_dist_run:dir(), 8#755),
             [{url, "file://" ++ Repository}, {home, Home} | Config];
         _ ->
             {skip, "cage.sh needs root"}
     end.
 
 end_per_suite(_Config) ->
-    quic_dist_node:end_run().
+    ok.
 
 %% What is not committed is in the working tree as well.
 repository(Dir) ->
@@ -71,13 +71,13 @@ repository(Dir) ->
 
 %% Each tool builds its project once, with a path to the executable and no Go.
 init_per_group(Tool, Config) ->
-    Project = filename:join(quic_dist_node:dir(), atom_to_list(Tool)),
+    Project = filename:join(quic_dist_run:dir(), atom_to_list(Tool)),
     Fixture = filename:join([quic_dist_fixtures:top(), "test", "consumers", atom_to_list(Tool)]),
     ok = quic_dist_fixtures:shell("/", ["cp -R ", Fixture, " ", Project]),
     ok = substitute(Project, "URL", value(url, Config)),
     ok = substitute(Project, "TAG", "v1"),
     ok = substitute(Project, "VERSION", "1.0.0"),
-    {ok, Target} = quic_dist_exe:target(),
+    {ok, Target} = quic_dist_executable:target(),
     Executable = filename:join([code:priv_dir(quic_dist), Target, "quicdistd"]),
     Config1 = [{tool, Tool}, {project, Project}, {target, Target} | Config],
     Said = build(Config1, [{"QUIC_DIST_EXECUTABLE", Executable}]),
@@ -89,7 +89,7 @@ end_per_group(_Tool, _Config) ->
 
 end_per_testcase(_Case, _Config) ->
     %% What a case has started and not ended.
-    [quic_dist_node:signal(Pid, kill) || {Pid, _} <- quic_dist_node:os_processes()],
+    [quic_dist_os:signal(Pid, kill) || {Pid, _} <- quic_dist_os:os_processes()],
     ok.
 
 value(Key, Config) -> proplists:get_value(Key, Config).
@@ -114,7 +114,7 @@ two_nodes(Config) ->
     ?assertEqual("pong", ping(Config, A, B)),
     ?assertEqual("pong", ping(Config, B, A)),
     ?assertEqual("socket", plane(Config, A, B)),
-    ?assertEqual([], [Line || {_, Line} <- quic_dist_node:os_processes(), is_epmd(Line)]),
+    ?assertEqual([], [Line || {_, Line} <- quic_dist_os:os_processes(), is_epmd(Line)]),
     stop(Config, A),
     stop(Config, B).
 
@@ -125,13 +125,13 @@ remote_shell(Config) ->
     [{Name, _} | _] = two_names(),
     Node = start(Config, value(release, Config), Name, []),
     up(Node),
-    Shell = quic_dist_node:open(
+    Shell = quic_dist_command:open(
         ["-qec", lists:concat(lists:join(" ", shell_command(Config, Node))), "/dev/null"],
         #{exec => os:find_executable("script"), env => [{"TERM", "xterm"} | env(Node)]}
     ),
-    [] = quic_dist_node:expect(Shell, ["\\(", Name, "\\)1> "], 30000),
-    quic_dist_node:enter(Shell, expression(Config)),
-    [Pid] = quic_dist_node:expect(Shell, "here:([0-9]+):", 15000),
+    [] = quic_dist_command:expect(Shell, ["\\(", Name, "\\)1> "], 30000),
+    quic_dist_command:enter(Shell, expression(Config)),
+    [Pid] = quic_dist_command:expect(Shell, "here:([0-9]+):", 15000),
     ?assertEqual(os_pid(Config, Node), Pid),
     stop(Config, Node).
 
@@ -198,7 +198,7 @@ upgrade(Config) ->
     [said(Config, Line, []) | build(Config, [])].
 
 said(Config, Line, Env) ->
-    {exit_status, Status, Said} = quic_dist_node:run(["-c", Line], #{
+    {exit_status, Status, Said} = quic_dist_command:run(["-c", Line], #{
         exec => "/bin/sh",
         cd => value(project, Config),
         timeout => 240000,
@@ -228,7 +228,7 @@ contains(Said, Words) ->
 unpack(Config, Version) ->
     Tool = value(tool, Config),
     Archive = filename:join(value(project, Config), archive(Tool, Version)),
-    Dir = filename:join(quic_dist_node:dir(), lists:concat([Tool, "-", Version, "-unpacked"])),
+    Dir = filename:join(quic_dist_run:dir(), lists:concat([Tool, "-", Version, "-unpacked"])),
     ok = filelib:ensure_dir(filename:join(Dir, "x")),
     ok = quic_dist_fixtures:shell(Dir, ["tar -xzf ", Archive]),
     Dir.
@@ -244,7 +244,7 @@ in_release(Config, Release, Vsn) ->
 
 %% Two free ports, and the other's.
 two_names() ->
-    [A, B] = [integer_to_list(quic_dist_node:free_port()) ++ "@127.0.0.1" || _ <- [1, 2]],
+    [A, B] = [integer_to_list(quic_dist_run:free_port()) ++ "@127.0.0.1" || _ <- [1, 2]],
     [{A, [B]}, {B, [A]}].
 
 start(Config, Release, Name, Others) -> start(Config, Release, Name, Others, []).
@@ -256,7 +256,7 @@ start(Config, Release, Name, Others, Env) ->
             rebar3 -> "foreground";
             mix -> "start"
         end,
-    Command = quic_dist_node:open([Release, "/mnt/bin/consumer", Verb], #{
+    Command = quic_dist_command:open([Release, "/mnt/bin/consumer", Verb], #{
         exec => cage(), env => env(Node)
     }),
     Node#{command => Command}.
@@ -279,12 +279,12 @@ env(#{name := Name, env := Env}) ->
     ].
 
 up(#{name := Name, command := Command}) ->
-    [] = quic_dist_node:expect(Command, ["consumer is up: ", Name], 30000),
+    [] = quic_dist_command:expect(Command, ["consumer is up: ", Name], 30000),
     ok.
 
 %% What a command of the release's script says.
 command(#{release := Release} = Node, Args) ->
-    {exit_status, Status, Said} = quic_dist_node:run(
+    {exit_status, Status, Said} = quic_dist_command:run(
         [Release, "/mnt/bin/consumer" | Args], #{exec => cage(), env => env(Node), timeout => 30000}
     ),
     ?assertEqual({0, Args}, {Status, Args}, Said),
@@ -292,7 +292,8 @@ command(#{release := Release} = Node, Args) ->
 
 stop(Config, #{command := Command} = Node) ->
     _ = command(Node, ["stop"]),
-    ?assertMatch({exit_status, 0, _}, quic_dist_node:finish(Command, 30000), value(tool, Config)).
+    Ended = quic_dist_command:finish(Command, 30000),
+    ?assertMatch({exit_status, 0, _}, Ended, value(tool, Config)).
 
 %% What a node answers: to arguments of relx's script, or to an expression of Elixir. Above it may
 %% stand what the command's own node logs.

@@ -25,7 +25,8 @@ func anchors(page string) map[string]bool {
 	found := map[string]bool{}
 	for _, m := range heading.FindAllStringSubmatch(fence.ReplaceAllString(page, ""), -1) {
 		words := link.ReplaceAllString(strings.ReplaceAll(m[1], "[", ""), "")
-		found[strings.ReplaceAll(notWord.ReplaceAllString(strings.ToLower(strings.ReplaceAll(words, "`", "")), ""), " ", "-")] = true
+		found[strings.ReplaceAll(notWord.ReplaceAllString(strings.ToLower(strings.ReplaceAll(words, "`", "")), ""), " ",
+			"-")] = true
 	}
 	return found
 }
@@ -79,7 +80,8 @@ var (
 	styleURL  = regexp.MustCompile(`url\(["']?([^"')]+)["']?\)`)
 )
 
-// In what make docs has built each link leads somewhere, to the anchor that it names, and no page needs anything from elsewhere.
+// In what make docs has built each link leads somewhere, to the anchor that it names, and no page needs anything from
+// elsewhere.
 func TestTheSite(t *testing.T) {
 	site := os.Getenv("QUIC_DIST_SITE")
 	if site == "" {
@@ -116,7 +118,8 @@ func TestTheSite(t *testing.T) {
 				}
 			}
 		}
-		if !strings.HasSuffix(file, ".html") || file == "404.html" { // which a web server has for every path, with links from the top
+		// which a web server has for every path, with links from the top
+		if !strings.HasSuffix(file, ".html") || file == "404.html" {
 			continue
 		}
 		for _, m := range attribute.FindAllStringSubmatch(page, -1) {
@@ -127,7 +130,8 @@ func TestTheSite(t *testing.T) {
 				continue
 			}
 			if target.Scheme != "" || target.Host != "" {
-				if target.Scheme != "data" && (strings.EqualFold(m[1], "src") || strings.HasPrefix(strings.ToLower(m[0]), "<link")) {
+				if target.Scheme != "data" && (strings.EqualFold(m[1], "src") ||
+					strings.HasPrefix(strings.ToLower(m[0]), "<link")) {
 					t.Errorf("%s needs %s", file, what)
 				}
 				continue

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"quic_dist/cli"
+	"quic_dist/internal/cli"
 )
 
 var update = flag.Bool("update", false, "write what is generated into the documents")
@@ -21,13 +21,27 @@ const (
 	generatedTo   = "<!-- end of what go test ./test/docs -update writes -->\n"
 )
 
-// The reference of commands has for each of them what -h says of it.
+// The reference of commands has for each of them what -h says of it, and says once what several of them say: their
+// common flags, the exit statuses (a table of the page) and -h itself.
 func TestTheReferenceOfCommandsIsTheirHelp(t *testing.T) {
+	common := sharedFlags(t, "call", "doctor", "ping")
 	var b strings.Builder
 	var commands func(path ...string)
 	commands = func(path ...string) {
 		said := help(t, path)
-		b.WriteString("\n### " + strings.Join(append([]string{"quicdistd"}, path...), " ") + "\n\n```text\n" + said + "```\n")
+		name := strings.Join(append([]string{"quicdistd"}, path...), " ")
+		about, flags, _ := strings.Cut(said, "\nFlags:\n")
+		own, shares := ownFlags(flags, common)
+		if bare := strings.HasSuffix(about, "\nUsage:\n  "+name+" [flags]\n") && len(own) == 0; !bare {
+			b.WriteString("\n### " + name + "\n\n```text\n" + exitStatus.ReplaceAllString(about, "\n"))
+			if len(own) > 0 {
+				b.WriteString("\nFlags:\n" + columns(own))
+			}
+			b.WriteString("```\n")
+			if shares {
+				b.WriteString("\nAnd [the common flags](#common-flags).\n")
+			}
+		} // else all of it is its line in the list of its parent
 		_, list, _ := strings.Cut(said, "Available Commands:\n")
 		for line := range strings.Lines(list) {
 			if strings.TrimSpace(line) == "" {
@@ -37,6 +51,7 @@ func TestTheReferenceOfCommandsIsTheirHelp(t *testing.T) {
 		}
 	}
 	commands()
+	b.WriteString("\n### Common flags\n\nOf `call`, `doctor` and `ping`:\n\n```text\n" + columns(common) + "```\n")
 	want := generatedFrom + b.String() + "\n" + generatedTo
 	const file = "docs/COMMANDS.md"
 	page := read(t, file)
@@ -55,6 +70,66 @@ func TestTheReferenceOfCommandsIsTheirHelp(t *testing.T) {
 		return
 	}
 	t.Errorf("%s differs from what the commands say: go test ./test/docs -update", file)
+}
+
+var (
+	exitStatus = regexp.MustCompile(`(?s)\nExit status: .*?\n\n`)
+	padding    = regexp.MustCompile(`(--\S+(?: \S+)?)  +`)
+)
+
+const gap = "\t" // between a flag and its text
+
+// flagLines are the flags of a help text, without -h.
+func flagLines(flags string) (lines []string) {
+	for line := range strings.Lines(flags) {
+		if !strings.HasPrefix(line, "  ") {
+			break
+		}
+		if !strings.Contains(line, "-h, --help") {
+			lines = append(lines, padding.ReplaceAllString(line, "$1"+gap))
+		}
+	}
+	return lines
+}
+
+func sharedFlags(t *testing.T, names ...string) (common []string) {
+	t.Helper()
+	for i, name := range names {
+		_, flags, _ := strings.Cut(help(t, []string{name}), "\nFlags:\n")
+		lines := flagLines(flags)
+		if i > 0 {
+			lines = slices.DeleteFunc(common, func(line string) bool { return !slices.Contains(lines, line) })
+		}
+		common = lines
+	}
+	if len(common) < 10 {
+		t.Fatalf("%q have only the flags %q in common", names, common)
+	}
+	return common
+}
+
+// ownFlags are those that a command has beside the common ones, if it has all of these; else all it has.
+func ownFlags(flags string, common []string) (own []string, shares bool) {
+	own = flagLines(flags)
+	shares = !slices.ContainsFunc(common, func(line string) bool { return !slices.Contains(own, line) })
+	if shares {
+		own = slices.DeleteFunc(own, func(line string) bool { return slices.Contains(common, line) })
+	}
+	return own, shares
+}
+
+// columns are the lines of flags with their texts below each other.
+func columns(lines []string) string {
+	width := 0
+	for _, line := range lines {
+		width = max(width, strings.Index(line, gap))
+	}
+	var b strings.Builder
+	for _, line := range lines {
+		flag, says, _ := strings.Cut(line, gap)
+		b.WriteString(flag + strings.Repeat(" ", width-len(flag)+3) + says)
+	}
+	return b.String()
 }
 
 func help(t *testing.T, path []string) string {
@@ -127,7 +202,7 @@ func TestTheReferenceOfBootFlags(t *testing.T) {
 		documented = append(documented, m[1])
 	}
 	for _, file := range glob(t, "erlang/src/*.erl") {
-		for _, m := range regexp.MustCompile(`init:get_argument\(([a-z_]+)\)`).FindAllStringSubmatch(read(t, file), -1) {
+		for _, m := range regexp.MustCompile(`(?:init:get_argument|quic_dist_source:(?:boot_flags|option_files))\(([a-z_]+)\)`).FindAllStringSubmatch(read(t, file), -1) {
 			found = append(found, m[1])
 		}
 	}
@@ -149,11 +224,12 @@ func TestTheReferenceOfEvents(t *testing.T) {
 	declared, _, _ = strings.Cut(declared, ".\n")
 	kinds := regexp.MustCompile(`[a-z_]+`).FindAllString(declared, -1)
 	_, section, _ := strings.Cut(read(t, "docs/INSIDE.md"), "\n## Events\n")
-	_, section, _ = strings.Cut(section, "...}}`: ")
-	section, _, _ = strings.Cut(section, " Where the library")
+	section, _, _ = strings.Cut(section, "\n## ")
 	var documented []string
-	for _, m := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(section, -1) {
-		documented = append(documented, m[1])
+	for _, row := range regexp.MustCompile("(?m)^\\| (`.*?) \\|").FindAllStringSubmatch(section, -1) {
+		for _, m := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(row[1], -1) {
+			documented = append(documented, m[1])
+		}
 	}
 	slices.Sort(kinds)
 	slices.Sort(documented)

@@ -32,7 +32,8 @@ type text struct {
 	log    bool // it is the text of a line at the level warning or error
 }
 
-// goTexts are the string constants in the functions of a package, those of comments on options and of struct tags left out.
+// goTexts are the string constants in the functions of a package, those of comments on options and of struct tags left
+// out.
 func goTexts(t *testing.T, dir string) (texts []text, unknown []string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(top, dir, "*.go"))
@@ -247,7 +248,10 @@ func sources(t *testing.T, f func(file string), suffixes ...string) {
 		rel = filepath.ToSlash(rel)
 		if d.IsDir() {
 			switch rel {
-			case ".git", "_build", "_tools", "test", "erlang/test", "internal", "erlang/priv", "priv":
+			case ".git", "_build", "_tools", "erlang/test", "erlang/priv", "priv":
+				return filepath.SkipDir
+			}
+			if ofTests.MatchString(d.Name()) {
 				return filepath.SkipDir
 			}
 			return nil

@@ -72,7 +72,8 @@ func start(t *testing.T, dir, program string, options ...string) *node {
 	}
 	args := []string{
 		"-noinput", "-name", n.name, "-no_epmd", "-setcookie", "secret_of_this_test", "-proto_dist", "quic", "-pa", ebin,
-		"-quic_dist", "certfile", quoted(filepath.Join(dir, n.name+".pem")), "-quic_dist", "keyfile", quoted(filepath.Join(dir, n.name+".key")),
+		"-quic_dist", "certfile", quoted(filepath.Join(dir, n.name+".pem")), "-quic_dist", "keyfile",
+		quoted(filepath.Join(dir, n.name+".key")),
 		"-quic_dist", "cacertfile", quoted(filepath.Join(dir, "ca.pem")),
 	}
 	args = append(append(args, options...), "-eval", program)
@@ -117,7 +118,7 @@ func open(t *testing.T, options ...chromedp.ExecAllocatorOption) *browser {
 	t.Helper()
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
-		t.Fatal("there is no chromium: scripts/setup.sh chromium:chromium installs it")
+		t.Fatal("there is no chromium: make page-test installs it")
 	}
 	options = append(append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium), chromedp.NoSandbox,
 		chromedp.Flag("no-proxy-server", true), chromedp.WindowSize(1280, 1000)), options...)
@@ -159,8 +160,8 @@ func (b *browser) do(t *testing.T, what string, actions ...chromedp.Action) {
 	}
 }
 
-// is waits until an expression is true on the page. (chromedp.Poll makes functions of texts there, which the page's policy
-// forbids.)
+// is waits until an expression is true on the page. (chromedp.Poll makes functions of texts there, which the page's
+// policy forbids.)
 func is(expression string) chromedp.Action {
 	return chromedp.ActionFunc(func(ctx context.Context) error {
 		for deadline := time.Now().Add(40 * time.Second); ; time.Sleep(100 * time.Millisecond) {
@@ -176,8 +177,8 @@ func is(expression string) chromedp.Action {
 	})
 }
 
-// The page shows peers as they come and go, plots what they do, second by second, and says when what it shows is old. It asks
-// nobody but the node, and the node's secrets are not on it.
+// The page shows peers as they come and go, plots what they do, second by second, and says when what it shows is old.
+// It asks nobody but the node, and the node's secrets are not on it.
 func TestThePageLives(t *testing.T) {
 	dir := t.TempDir()
 	if said, err := exec.Command(quicdistd(t), "cert", "ca", "-out", dir).CombinedOutput(); err != nil {
@@ -194,25 +195,48 @@ func TestThePageLives(t *testing.T) {
 	row := func(n *node) string { return fmt.Sprintf(`document.querySelector('tr[data-node="%s"]')`, n.name) }
 	b.do(t, "both peers", chromedp.Navigate(address), is(row(first)+" && "+row(second)),
 		is(fmt.Sprintf(`document.title === "%s: 2 peers"`, here.name)))
-	b.do(t, "rates in the table", is(row(first)+`.cells[6].textContent.endsWith("B/s") && !`+row(first)+`.cells[6].textContent.startsWith("0 ")`))
-	b.do(t, "plots that grow", is(`plots.bytes.data[2].filter((n) => n > 0).length >= 5 && plots.rtt.data[1].some((n) => n > 0)`))
+	b.do(t, "rates in the table",
+		is(row(first)+`.cells[7].textContent.endsWith("B/s") && !`+row(first)+`.cells[7].textContent.startsWith("0 ")`))
+	b.do(t, "plots that grow",
+		is(`plots.bytes.data[2].filter((n) => n > 0).length >= 5 && plots.rtt.data[1].some((n) => n > 0)`))
 	b.do(t, "four plots with something on them", is(`[...document.querySelectorAll("canvas")].filter((c) =>
 		c.getContext("2d").getImageData(0, 0, c.width, c.height).data.some((n) => n > 0)).length === 4`))
+	b.do(t, "a gap before the first peer, and not a round trip of zero",
+		is(`plots.rtt.data[1][0] === null && plots.rtt.data[1].every((n) => n === null || n > 0)`))
+	b.do(t, "legends with the last second, without a mouse", is(`[...document.querySelectorAll("#plots .u-value")].every((e) => !e.textContent.includes("--"))
+		&& document.querySelector("#plot-rtt .u-legend").textContent.match(/^time[: ]*[0-9]{2}:[0-9]{2}:[0-9]{2}\s*round trip[: ]*[0-9.]+ ms$/)`))
+	b.do(t, "which round trip is meant", is(`document.getElementById("which").textContent === "the longest of all peers"`))
+	b.do(t, "explanations", is(`[...document.querySelectorAll("th[title]")].map((e) => e.textContent).join() ===
+		"carrier,address,up,round trip,variation,loss,window,queued,link,identity" && `+row(first)+`.cells[11].title.includes("socket: ")`))
 	b.do(t, "certificates", is(`document.querySelectorAll("#certificates tbody tr").length === 2`),
-		is(`document.querySelector("#certificates").textContent.includes("CN=`+here.name+`")`))
+		is(`document.querySelector("#certificates").textContent.includes("CN=`+here.name+`")`),
+		is(`document.querySelector("#certificates tbody td:nth-child(3)").textContent.match(/^\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}$/)`))
 
 	var plots int
 	b.do(t, "one peer's plots", chromedp.Click(fmt.Sprintf(`tr[data-node="%s"] button`, first.name), chromedp.ByQuery),
-		is(fmt.Sprintf(`document.getElementById("of").textContent === "%s" && %s.classList.contains("shown")`, first.name, row(first))),
+		is(fmt.Sprintf(`document.getElementById("of").textContent === "%s" && %s.classList.contains("shown")`, first.name,
+			row(first))),
 		is(`plots.bytes.data[0].length > 3`), chromedp.Evaluate(`plots.bytes.data[0].length`, &plots))
 	b.do(t, "the next second, by itself", is(fmt.Sprintf(`plots.bytes.data[0].length > %d`, plots)))
-	b.do(t, "all peers again", chromedp.Click("#everybody", chromedp.ByQuery), is(`document.getElementById("of").textContent === "all peers"`))
+	b.do(t, "that it is one peer's", is(`document.getElementById("which").textContent === "smoothed"`))
+	b.do(t, "all peers again", chromedp.Click("#everybody", chromedp.ByQuery),
+		is(`document.getElementById("of").textContent === "all peers"`))
 
 	if file := os.Getenv("QUIC_DIST_SCREENSHOT"); file != "" {
 		var picture []byte
-		b.do(t, "something to see", is(`plots.bytes.data[2].filter((n) => n > 0).length >= 30`), chromedp.FullScreenshot(&picture, 100))
-		if err := os.WriteFile(file, picture, 0o644); err != nil {
-			t.Fatal(err)
+		second.kill() // so that there is an event
+		b.do(t, "something to see", is(`plots.bytes.data[2].filter((n) => n > 0).length >= 30`), is("!"+row(second)))
+		second = start(t, dir, talk(here.name))
+		for _, shot := range []struct {
+			width int64
+			file  string
+		}{{420, strings.TrimSuffix(file, ".png") + "-420.png"}, {1280, file}} {
+			b.do(t, "a picture", chromedp.EmulateViewport(shot.width, 1000), is(row(second)),
+				is(fmt.Sprintf("innerWidth === %d", shot.width)),
+				chromedp.Sleep(3*time.Second), chromedp.FullScreenshot(&picture, 100))
+			if err := os.WriteFile(shot.file, picture, 0o644); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 
@@ -223,13 +247,21 @@ func TestThePageLives(t *testing.T) {
 	}
 	second.kill()
 	b.do(t, "a peer that has gone", is("!"+row(second)+" && "+row(first)))
+	b.do(t, "its end among the events", is(fmt.Sprintf(`[...document.querySelectorAll("#events tbody tr")].some((r) =>
+		r.cells[1].textContent === "link ended" && r.cells[2].textContent === "%s" && r.cells[0].textContent.startsWith(date(new Date())))`, second.name)))
+	for _, width := range []int64{320, 420, 1280} {
+		b.do(t, fmt.Sprintf("a page of %d pixels that does not run out", width), chromedp.EmulateViewport(width, 900),
+			is(fmt.Sprintf(`innerWidth === %d && document.documentElement.scrollWidth <= innerWidth &&
+				[...document.querySelectorAll(".u-wrap")].every((e) => e.getBoundingClientRect().right <= innerWidth)`, width)))
+	}
 	b.mu.Lock()
 	b.expect = "net::ERR_CONNECTION" // the console's, of requests that are not answered
 	b.mu.Unlock()
 	here.kill()
 	b.do(t, "words that all is old", is(`!document.getElementById("stale").hidden`))
 	again := start(t, dir, "ok.", "-quic_dist", "status_port", port)
-	b.do(t, "the next node at that port", is(`document.getElementById("stale").hidden`), is(fmt.Sprintf(`document.title.startsWith("%s")`, again.name)))
+	b.do(t, "the next node at that port", is(`document.getElementById("stale").hidden`),
+		is(fmt.Sprintf(`document.title.startsWith("%s")`, again.name)))
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -252,11 +284,13 @@ func TestAnotherNameForTheHostIsTurnedAway(t *testing.T) {
 	await(t, port)
 	b := open(t, chromedp.Flag("host-resolver-rules", "MAP rebound.example 127.0.0.1"))
 	var text string
-	b.do(t, "an answer", chromedp.Navigate("http://rebound.example:"+port+"/now.json"), chromedp.OuterHTML("html", &text, chromedp.ByQuery))
+	b.do(t, "an answer", chromedp.Navigate("http://rebound.example:"+port+"/now.json"),
+		chromedp.OuterHTML("html", &text, chromedp.ByQuery))
 	if strings.Contains(text, here.name) || !strings.Contains(text, "localhost and 127.0.0.1 only") {
 		t.Errorf("it is told %s", text)
 	}
-	b.do(t, "the page itself", chromedp.Navigate("http://localhost:"+port+"/"), is(fmt.Sprintf(`document.title.startsWith("%s")`, here.name)))
+	b.do(t, "the page itself", chromedp.Navigate("http://localhost:"+port+"/"),
+		is(fmt.Sprintf(`document.title.startsWith("%s")`, here.name)))
 }
 
 // await waits until somebody listens.

@@ -1,5 +1,5 @@
-// Ceiling is what the sidecars' QUIC library can do alone on this machine: two processes, one connection on loopback, one
-// stream, no node. It has quic-go's own defaults, and the receive windows of package streams.
+// Ceiling is what the sidecars' QUIC library can do alone on this machine: two processes, one connection on loopback,
+// one stream, no node. It has quic-go's own defaults, and the receive windows of package streams.
 //
 //	ceiling send SIZE MILLISECONDS        prints bytes, seconds, and CPU seconds of both processes
 //	ceiling round-trip SIZE MILLISECONDS  prints the median and the 99th percentile in microseconds

@@ -20,8 +20,10 @@ type part struct {
 }
 
 var (
-	loopbackPart = part{"<!-- begin of what make bench-report writes -->", "<!-- end of what make bench-report writes -->", "##"}
-	wanPart      = part{"<!-- begin of what make bench-report writes of links -->", "<!-- end of what make bench-report writes of links -->", "###"}
+	loopbackPart = part{"<!-- begin of what make bench-report writes -->", "<!-- end of what make bench-report writes -->",
+		"##"}
+	wanPart = part{"<!-- begin of what make bench-report writes of links -->",
+		"<!-- end of what make bench-report writes of links -->", "###"}
 )
 
 func main() {
@@ -75,7 +77,7 @@ func writeDocs(dir string, results []*result) error {
 		}
 		tables[p].WriteByte('\n')
 		r.writeMarkdown(tables[p], p.heading)
-		for _, s := range r.sections() {
+		for _, s := range r.forPage() {
 			for _, k := range s.plots {
 				if !k.has(r) {
 					continue

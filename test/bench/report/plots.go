@@ -33,13 +33,12 @@ var (
 		has:   func(r *result) bool { return len(r.measured("round-trip-0", "p50 us")) > 0 },
 		draw:  drawRoundTrips,
 	}
-	windowRoundTrips = inBulk("window-round-trip", "two at most under way")
-	bulkRoundTrips   = inBulk("bulk-round-trip", "as many as the carrier takes")
-	cpu              = plotKind{
-		name:  "cpu",
-		title: "CPU seconds for each GB sent in messages of 64 KB, both ends together (less is better)",
-		has:   func(r *result) bool { return len(r.measured("cpu-64KB", "CPU s/GB")) > 0 },
-		draw:  drawCPU,
+	bulkRoundTrips = plotKind{
+		name: "bulk-round-trip",
+		title: "Round trip of an empty message while 1 MB messages flow, as many as the carrier takes:\n" +
+			"dot = median, line up to the 99th percentile (less is better)",
+		has:  func(r *result) bool { return len(r.measured("bulk-round-trip", "p50 us")) > 0 },
+		draw: drawInBulk,
 	}
 )
 
@@ -159,16 +158,6 @@ func exchange(l wan) plotKind {
 	}
 }
 
-func inBulk(measure, limit string) plotKind {
-	return plotKind{
-		name: measure,
-		title: "Round trip of an empty message while 1 MB messages flow, " + limit + ":\n" +
-			"dot = median, line up to the 99th percentile (less is better)",
-		has:  func(r *result) bool { return len(r.measured(measure, "p50 us")) > 0 },
-		draw: func(p *plot.Plot, r *result) error { return drawInBulk(p, r, measure) },
-	}
-}
-
 // points are values with their ends, as plotter wants them.
 type points struct {
 	plotter.XYs
@@ -267,7 +256,8 @@ func drawRoundTrips(p *plot.Plot, r *result) error {
 	return nil
 }
 
-func drawInBulk(p *plot.Plot, r *result, measure string) error {
+func drawInBulk(p *plot.Plot, r *result) error {
+	const measure = "bulk-round-trip"
 	p.X.Label.Text = "carrier, and what the flow reached meanwhile"
 	p.Y.Label.Text = "microseconds"
 	var names []string
@@ -283,34 +273,6 @@ func drawInBulk(p *plot.Plot, r *result, measure string) error {
 		names = append(names, fmt.Sprintf("%s\n%s MB/s", carrier, number(flow.median)))
 	}
 	logarithmic(&p.Y)
-	nominal(p, names)
-	return nil
-}
-
-func drawCPU(p *plot.Plot, r *result) error {
-	p.Y.Label.Text = "CPU seconds per GB"
-	p.Y.Min = 0
-	names := r.measured("cpu-64KB", "CPU s/GB")
-	var beams, others plotter.Values
-	for _, carrier := range names {
-		all, _ := r.spread("cpu-64KB", "CPU s/GB", carrier)
-		beam, _ := r.spread("cpu-64KB", "BEAM CPU s/GB", carrier)
-		beams = append(beams, beam.median)
-		others = append(others, all.median-beam.median)
-	}
-	lower, err := newBars(beams, 6)
-	if err != nil {
-		return err
-	}
-	upper, err := newBars(others, 4)
-	if err != nil {
-		return err
-	}
-	upper.StackOn(lower)
-	p.Add(lower, upper)
-	p.Legend.Add("BEAMs", lower)
-	p.Legend.Add("sidecars, or quic-go alone", upper)
-	p.Y.Max *= 1.2
 	nominal(p, names)
 	return nil
 }

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// A section is one table, and the plots that stand above it.
+// A section is one table.
 type section struct {
 	title string
-	plots []plotKind
+	plots []plotKind // above it, on the page
 	rows  []row
 }
 
@@ -32,6 +32,39 @@ var sizes = []struct {
 	{"64MB", "64 MB", 1 << 26},
 }
 
+// forPeople are the measures of make bench that people decide by, one table of the page. The terminal has all.
+var forPeople = section{"", []plotKind{throughputOfOne, throughputOfEight, roundTrips, bulkRoundTrips}, []row{
+	{"send-100B-x1", "MB/s", "100 B, MB/s"},
+	{"send-1KB-x1", "MB/s", "1 KB, MB/s"},
+	{"send-64KB-x1", "MB/s", "64 KB, MB/s"},
+	{"send-1MB-x1", "MB/s", "1 MB, MB/s"},
+	{"send-64MB-x1", "MB/s", "64 MB, MB/s"},
+	{"send-100B-x8", "MB/s", "100 B, 8 senders, MB/s"},
+	{"send-1MB-x8", "MB/s", "1 MB, 8 senders, MB/s"},
+	{"round-trip-0", "p50 us", "round trip p50, us"},
+	{"round-trip-0", "p99 us", "round trip p99, us"},
+	{"round-trip-64KB", "p50 us", "round trip of 64 KB p50, us"},
+	{"window-round-trip", "p99 us", "beside two p99, us"},
+	{"bulk-round-trip", "p50 us", "beside many p50, us"},
+	{"bulk-round-trip", "p99 us", "beside many p99, us"},
+	{"cpu-64KB", "CPU s/GB", "CPU s/GB"},
+	{"cpu-64KB", "BEAM CPU s/GB", "of which BEAMs"},
+	{"connect", "p50 ms", "connect, ms"},
+	{"memory", "idle with 100 MB", "memory, 100 channels, MB"},
+	{"memory", "receiving MB", "memory, under load, MB"},
+}}
+
+// omitted are carriers that only the plots and the terminal have.
+var omitted = []string{"inet_tls/1.3", "quic/bulk/8", "quic/sender/8"}
+
+// forPage returns the tables of the page.
+func (r *result) forPage() []section {
+	if r.Links == nil {
+		return []section{forPeople}
+	}
+	return r.sections()
+}
+
 func (r *result) sections() []section {
 	if r.Links == nil {
 		return loopbackSections()
@@ -39,22 +72,19 @@ func (r *result) sections() []section {
 	var all []section
 	for _, l := range r.Links {
 		all = append(all, section{fmt.Sprintf("%s: %s", l.Name, l.Title), []plotKind{pings(l), exchange(l)}, []row{
-			{l.Name, "ping p50 ms", "ping p50, milliseconds (less is better)"},
-			{l.Name, "ping p99 ms", "ping p99, milliseconds (less is better)"},
-			{l.Name, "round trips", fmt.Sprintf("round trips of 256 KB in %d s", r.Seconds)},
-			{l.Name, "MB/s each way", "that is, MB/s each way"},
+			{l.Name, "ping p50 ms", "ping p50, ms"},
+			{l.Name, "ping p99 ms", "ping p99, ms"},
+			{l.Name, "MB/s each way", "exchanges, MB/s each way"},
 		}})
 	}
 	return all
 }
 
 func loopbackSections() []section {
-	var messages, bytes, trips []row
+	var bytes, trips []row
 	for _, senders := range []string{"1 sender", "8 senders"} {
 		for _, size := range sizes {
-			measure, title := "send-"+size.measure+"-x"+senders[:1], size.title+", "+senders
-			messages = append(messages, row{measure, "messages/s", title})
-			bytes = append(bytes, row{measure, "MB/s", title})
+			bytes = append(bytes, row{"send-" + size.measure + "-x" + senders[:1], "MB/s", size.title + ", " + senders})
 		}
 	}
 	for _, size := range []struct{ measure, title string }{{"0", "empty"}, {"1KB", "1 KB"}, {"64KB", "64 KB"}} {
@@ -63,14 +93,13 @@ func loopbackSections() []section {
 		}
 	}
 	return []section{
-		{"Throughput, MB/s", []plotKind{throughputOfOne, throughputOfEight}, bytes},
-		{"Throughput, messages per second", nil, messages},
-		{"Round trip, microseconds (less is better)", []plotKind{roundTrips}, trips},
-		{"Round trip of an empty message while 1 MB messages flow", []plotKind{windowRoundTrips, bulkRoundTrips}, slices.Concat(
+		{"Throughput, MB/s", nil, bytes},
+		{"Round trip, microseconds (less is better)", nil, trips},
+		{"Round trip of an empty message while 1 MB messages flow", nil, slices.Concat(
 			bulkRows("window-round-trip", "two under way"),
 			bulkRows("bulk-round-trip", "no limit"),
 		)},
-		{"CPU seconds per GB, 64 KB messages (less is better)", []plotKind{cpu}, []row{
+		{"CPU seconds per GB, 64 KB messages (less is better)", nil, []row{
 			{"cpu-64KB", "CPU s/GB", "all processes of both ends"},
 			{"cpu-64KB", "BEAM CPU s/GB", "the two BEAMs alone"},
 		}},
@@ -97,7 +126,7 @@ func bulkRows(measure, limit string) []row {
 
 // measuredRows drops what was not measured.
 func (r *result) measuredRows(s section) []row {
-	return slices.DeleteFunc(s.rows, func(w row) bool { return len(r.measured(w.measure, w.metric)) == 0 })
+	return slices.DeleteFunc(slices.Clone(s.rows), func(w row) bool { return len(r.measured(w.measure, w.metric)) == 0 })
 }
 
 // ratio returns "" if there is nothing to compare with.
@@ -130,25 +159,33 @@ func (r *result) writeText(w io.Writer) {
 	}
 }
 
-// writeMarkdown writes the tables for docs/BENCHMARKS.md: a column for each carrier. The heading begins with these marks.
+// writeMarkdown writes the tables for docs/BENCHMARKS.md: the medians of the base and the others' ratios to them. The
+// heading begins with these marks.
 func (r *result) writeMarkdown(w io.Writer, heading string) {
 	fmt.Fprintf(w, "%s OTP %s\n\n%s\n", heading, r.Versions.OTP, r.provenance())
 	for _, f := range r.Failures {
 		fmt.Fprintf(w, "\n**Failed:** %s\n", f)
 	}
-	for _, s := range r.sections() {
+	for _, s := range r.forPage() {
 		rows := r.measuredRows(s)
 		if len(rows) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "\n%s# %s\n\n", heading, s.title)
+		if s.title != "" {
+			fmt.Fprintf(w, "\n%s# %s\n", heading, s.title)
+		}
+		fmt.Fprintln(w)
 		for _, k := range s.plots {
 			if k.has(r) {
-				fmt.Fprintf(w, "![%s](bench/%s)\n\n", strings.ReplaceAll(k.title, "\n", " "), k.file(r))
+				title := k.title
+				if i := strings.IndexAny(title, "\n:("); i > 0 {
+					title = title[:i] // the plot has the rest
+				}
+				fmt.Fprintf(w, "![%s](bench/%s)\n\n", strings.TrimSpace(title), k.file(r))
 			}
 		}
 		columns := slices.DeleteFunc(slices.Clone(r.Carriers), func(carrier string) bool {
-			return !slices.ContainsFunc(rows, func(w row) bool {
+			return slices.Contains(omitted, carrier) || !slices.ContainsFunc(rows, func(w row) bool {
 				_, ok := r.spread(w.measure, w.metric, carrier)
 				return ok
 			})
@@ -169,11 +206,10 @@ func (r *result) cell(w row, carrier string) string {
 	if !ok {
 		return " "
 	}
-	words := []string{number(v.median), v.width()}
 	if ratio := r.ratio(w, v); ratio != "" && carrier != r.Base {
-		words = append([]string{"**" + ratio + "**"}, words...)
+		return " " + ratio + " "
 	}
-	return " " + strings.TrimSpace(strings.Join(words, " ")) + " "
+	return " " + number(v.median) + " "
 }
 
 func (r *result) provenance() string {

@@ -1,7 +1,7 @@
 // Fakecerts makes certificates that no node should take, for tests: fakecerts DIR NODE OTHER.
 //
-// DIR holds ca.pem and ca.key as quicdistd cert ca makes them. Each file that is made there, KIND.pem, holds a certificate and its
-// key and is good for NODE but for what its name says.
+// DIR holds ca.pem and ca.key as quicdistd cert ca makes them. Each file that is made there, KIND.pem, holds a
+// certificate and its key and is good for NODE but for what its name says.
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 	"strings"
 	"time"
 
-	"quic_dist/streams"
+	"quic_dist/internal/identity"
 )
 
 const day = 24 * time.Hour
@@ -65,8 +65,9 @@ func run(dir, node, other string) error {
 		{"other-ca", stranger, func(*x509.Certificate) {}},
 		{"self-signed", issuer{}, func(*x509.Certificate) {}},
 		{"expired", ca, func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().Add(-2*day), time.Now().Add(-day) }},
-		{"not-yet-valid", ca, func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().Add(day), time.Now().Add(2*day) }},
-		{"other-node", ca, func(c *x509.Certificate) { c.URIs = []*url.URL{streams.NodeURI(other)} }},
+		{"not-yet-valid", ca,
+			func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().Add(day), time.Now().Add(2*day) }},
+		{"other-node", ca, func(c *x509.Certificate) { c.URIs = []*url.URL{identity.NodeURI(other)} }},
 		{"other-host", ca, func(c *x509.Certificate) { c.URIs, c.IPAddresses = nil, []net.IP{net.IPv4(10, 9, 8, 7)} }},
 		{"no-san", ca, func(c *x509.Certificate) { c.URIs, c.IPAddresses, c.Subject.CommonName = nil, nil, node }},
 		{"code-signing", ca, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning} }},
@@ -85,7 +86,7 @@ func run(dir, node, other string) error {
 			NotBefore:    time.Now().Add(-day), NotAfter: time.Now().Add(100 * day),
 			KeyUsage:    x509.KeyUsageDigitalSignature,
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-			URIs:        []*url.URL{streams.NodeURI(node)},
+			URIs:        []*url.URL{identity.NodeURI(node)},
 			IPAddresses: []net.IP{net.ParseIP(host)},
 		}
 		c.change(template)
@@ -105,7 +106,7 @@ func run(dir, node, other string) error {
 }
 
 func load(certFile, keyFile string) (issuer, error) {
-	id, err := streams.LoadIdentity(streams.IdentityFiles{CertFile: certFile, KeyFile: keyFile})
+	id, err := identity.Load(identity.Files{CertFile: certFile, KeyFile: keyFile})
 	if err != nil {
 		return issuer{}, err
 	}

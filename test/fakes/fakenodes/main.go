@@ -1,6 +1,6 @@
-// Fakenodes dials a node's sidecar as if many nodes did, which have sidecars and no VMs: its arguments are the node's name, its
-// UDP port on 127.0.0.1, the cookie, and how many. It prints a line when all are connected, and ends with its standard input,
-// or the first line of that.
+// Fakenodes dials a node's sidecar as if many nodes did, which have sidecars and no VMs: its arguments are the node's
+// name, its UDP port on 127.0.0.1, the cookie, and how many. It prints a line when all are connected, and ends with its
+// standard input, or the first line of that.
 package main
 
 import (
@@ -11,7 +11,8 @@ import (
 	"strconv"
 	"time"
 
-	"quic_dist/lanes"
+	"quic_dist/internal/identity"
+	"quic_dist/internal/lanes"
 	"quic_dist/streams"
 )
 
@@ -21,18 +22,19 @@ func main() {
 	check(err)
 	count, err := strconv.Atoi(os.Args[4])
 	check(err)
-	identity, err := streams.LoadIdentity(streams.IdentityFiles{})
+	identity, err := identity.Load(identity.Files{})
 	check(err)
 	endpoint, err := streams.NewEndpoint(streams.Config{
-		Build: "fake", Identity: identity, KeepAlive: 5 * time.Second, IdleTimeout: time.Minute, HelloTimeout: 10 * time.Second,
-		Streams: lanes.Bulk, Lanes: 8, Connections: 1,
+		Build: "fake", Identity: identity, KeepAlive: 5 * time.Second, IdleTimeout: time.Minute,
+		HelloTimeout: 10 * time.Second,
+		Streams:      lanes.Bulk, Lanes: 8, Connections: 1,
 	})
 	check(err)
 	ctx, end := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- endpoint.Run(ctx) }()
 	for i := range count {
-		channel, err := endpoint.Dial(ctx, streams.Dial{
+		channel, err := endpoint.Dial(ctx, streams.DialRequest{
 			Node: node, Local: fmt.Sprintf("fake%d@127.0.0.1", i+1), Cookie: cookie,
 			Targets: []streams.Target{{Host: "127.0.0.1", Port: uint16(port)}},
 		})

@@ -1,6 +1,6 @@
-// Fakepeer is a QUIC server on loopback that is no node's sidecar: it speaks the ALPN protocol of its first argument and says
-// the hello of streams/WIRE.md with the wire version of its second. It prints its UDP port, and serves until its standard
-// input ends.
+// Fakepeer is a QUIC server on loopback that is no node's sidecar: it speaks the ALPN protocol of its first argument
+// and says the hello of streams/WIRE.md with the wire version of its second. It prints its UDP port, and serves until
+// its standard input ends.
 package main
 
 import (
@@ -19,7 +19,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
-	"quic_dist/etf"
+	"quic_dist/internal/erlang/etf"
 )
 
 func main() {

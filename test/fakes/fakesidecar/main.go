@@ -78,9 +78,9 @@ func check(err error) {
 	}
 }
 
-// proxy is a VM's quicdistd with a man in the middle: on SIGUSR1 he writes the bytes of the file QUIC_DIST_FAKE_INJECT to the
-// VM, on SIGUSR2 he dies of it too. On SIGHUP he stops reading what the VM says, and dies a second later. He ends as
-// quicdistd does.
+// proxy is a VM's quicdistd with a man in the middle: on SIGUSR1 he writes the bytes of the file QUIC_DIST_FAKE_INJECT
+// to the VM, on SIGUSR2 he dies of it too. On SIGHUP he stops reading what the VM says, and dies a second later. He
+// ends as quicdistd does.
 func proxy() int {
 	real := exec.Command(os.Getenv("QUIC_DIST_FAKE_REAL"))
 	real.Stdin, real.Stderr = os.Stdin, os.Stderr
@@ -136,8 +136,8 @@ func proxy() int {
 	}
 }
 
-// announce turns this process into the real quicdistd, whose sockets are for the VM that started this very process. What
-// it says goes to the VM through a child, which ends with it.
+// announce turns this process into the real quicdistd, whose sockets are for the VM that started this very process.
+// What it says goes to the VM through a child, which ends with it.
 func announce() {
 	self, err := os.Executable()
 	check(err)

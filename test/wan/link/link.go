@@ -73,6 +73,12 @@ func missing() error {
 	if _, err := exec.LookPath("ip"); err != nil {
 		lacks = append(lacks, "the program ip (package iproute2) in PATH")
 	}
+	var root unix.Statx_t
+	const mounted = unix.STATX_ATTR_MOUNT_ROOT
+	if err := unix.Statx(unix.AT_FDCWD, "/", 0, 0, &root); err == nil &&
+		root.Attributes_mask&^root.Attributes&mounted != 0 {
+		lacks = append(lacks, "a root folder that is a mount, as ip netns exec does (that of a chroot is none)")
+	}
 	if lacks == nil {
 		return nil
 	}
@@ -188,8 +194,8 @@ func (l *link) set(words []string) (rest []string, err error) {
 	return rest, nil
 }
 
-// forward carries packets until the context ends. One loop without Go's poller: goroutines for each direction took three
-// times as much of the processors that what is measured needs.
+// forward carries packets until the context ends. One loop without Go's poller: goroutines for each direction took
+// three times as much of the processors that what is measured needs.
 func (l *link) forward(ctx context.Context) error {
 	ways := []struct {
 		from, to *end

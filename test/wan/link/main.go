@@ -68,9 +68,9 @@ func run(ctx context.Context, settings []string) error {
 	return l.forward(ctx)
 }
 
-// goFirst lets this program run soon whenever it has something to do, for what it measures keeps all processors busy. A system
-// that does not allow it only makes the link less exact, which stats shows. It is not a real-time policy, under which Go's
-// garbage collector can keep the processors to itself while it waits for a thread that does not get any.
+// goFirst lets this program run soon whenever it has something to do, for what it measures keeps all processors busy. A
+// system that does not allow it only makes the link less exact, which stats shows. It is not a real-time policy, under
+// which Go's garbage collector can keep the processors to itself while it waits for a thread that does not get any.
 func goFirst() {
 	const nice = -20
 	threads, _ := os.ReadDir("/proc/self/task") // those to come inherit it

@@ -1,7 +1,0 @@
-//go:build !unix
-
-package certs
-
-const hasModes = false
-
-func umask(int) int { return 0 }

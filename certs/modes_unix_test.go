@@ -1,9 +1,0 @@
-//go:build unix
-
-package certs
-
-import "syscall"
-
-const hasModes = true
-
-func umask(mask int) int { return syscall.Umask(mask) }

@@ -1,6 +1,0 @@
-//go:build !linux
-
-package cli
-
-// largePages is known for Linux only.
-func largePages(int) {}

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package cert
+
+const hasModes = false
+
+func umask(int) int { return 0 }

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package cli
+
+// largePages does nothing outside Linux.
+func largePages(int) {}

@@ -1,0 +1,403 @@
+package streams
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"quic_dist/internal/erlang/signals"
+	"quic_dist/internal/lanes"
+)
+
+const (
+	// sendQueueSize is how many bytes a channel takes from its VM ahead of the network, on all streams together,
+	// plus one Write. TCP's buffers hold as much. What a VM has sent just before it ends is here, or lost with the
+	// emulator's queue.
+	sendQueueSize = 4 << 20
+
+	// pieceSize is how much of a Write is queued at a time, after each check of the size.
+	pieceSize = 128 << 10
+
+	// chunkSize is how much is written to a stream at a time, and the size of the buffers that queues are made of.
+	chunkSize = 64 << 10
+
+	// directSize is how much Write writes itself to an idle stream: it saves small messages a switch between
+	// goroutines.
+	directSize = 16 << 10
+
+	// idleChunks is how many buffers an empty queue keeps.
+	idleChunks = 2
+)
+
+// A sendQueue spreads the frames of a channel over its streams. Each stream has a queue and a goroutine that empties
+// it, so that a slow stream does not delay the others. All queues together are bounded.
+type sendQueue struct {
+	router   *lanes.Router     // nil: everything goes on the main stream as it is
+	listener *signals.Listener // without a router, until it has heard enough
+	longest  int               // frame that the peer takes, where there is a router
+
+	mu      sync.Mutex
+	room    sync.Cond // for Write: queued has shrunk, or err is set
+	queued  int
+	free    [][]byte // chunks for the next use
+	streams []outStream
+	dirty   []*outStream // have new bytes since they were last woken
+
+	partialHead []byte   // the beginning of a frame whose stream is not known yet
+	current     int      // stream of the frame being queued
+	frameLeft   int      // bytes of this frame that are still to come
+	acks        []uint64 // per lane of the peer: frames delivered here but not yet acknowledged (0: none)
+	ackPending  bool     // acks holds at least one
+	sealed      bool     // Close was called
+	err         error    // nothing more can be written
+}
+
+// An outStream is one stream's queue.
+type outStream struct {
+	writer  io.WriteCloser // nil until it is opened
+	wake    sync.Cond
+	waiting bool     // its goroutine has nothing to do
+	busy    bool     // a goroutine is writing chunks
+	chunks  [][]byte // to be written; the last may have room
+	sent    uint64   // bytes that have been written
+}
+
+// newSendQueue returns a queue with the main stream, and lanes that are opened when they are first used.
+func newSendQueue(main io.WriteCloser, router *lanes.Router, laneCount int) *sendQueue {
+	o := &sendQueue{router: router, streams: make([]outStream, 1+laneCount), acks: make([]uint64, 1+laneCount)}
+	o.room.L = &o.mu
+	for i := range o.streams {
+		o.streams[i].wake.L = &o.mu
+	}
+	o.streams[lanes.Main].writer = main
+	return o
+}
+
+// Write takes frames, each behind its length, cut in any way. It blocks while the queue is full. One goroutine may
+// call it at a time. The error is a [refusal], or what the queue ended with.
+func (o *sendQueue) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	size := len(p)
+	for len(p) > 0 {
+		for o.queued >= sendQueueSize && o.err == nil {
+			o.wakeDirtyLocked()
+			o.room.Wait()
+		}
+		if o.err != nil {
+			return size - len(p), o.err
+		}
+		n := min(len(p), pieceSize)
+		if err := o.putLocked(p[:n]); err != nil {
+			return size - len(p), err
+		}
+		p = p[n:]
+	}
+	o.flushLocked()
+	return size, o.err
+}
+
+// putLocked queues all of p on its streams.
+func (o *sendQueue) putLocked(p []byte) error {
+	if o.router == nil {
+		if o.listener != nil && o.listener.Hear(p) {
+			o.listener = nil
+		}
+		o.appendLocked(lanes.Main, p)
+		return nil
+	}
+	p, err := o.resumeLocked(p)
+	start, at := 0, 0 // p[start:at] is for the current stream, and is queued in one piece
+	for err == nil && at < len(p) {
+		if o.frameLeft > 0 {
+			n := min(o.frameLeft, len(p)-at)
+			o.frameLeft -= n
+			at += n
+			continue
+		}
+		head, length, enough := headOf(p[at:])
+		if !enough {
+			o.partialHead = append(o.partialHead, p[at:]...)
+			break
+		}
+		var stream int
+		var waits []lanes.Wait
+		if stream, waits, err = o.route(head, length); err != nil {
+			break
+		}
+		if stream != o.current || len(waits) > 0 || o.ackPending {
+			o.appendLocked(o.current, p[start:at])
+			start = at
+			o.switchToLocked(stream, waits)
+		}
+		o.frameLeft = prefixSize + length
+	}
+	o.appendLocked(o.current, p[start:at])
+	return err
+}
+
+// resumeLocked completes partialHead from p, until the frame's stream is known. It returns the rest of p.
+func (o *sendQueue) resumeLocked(p []byte) ([]byte, error) {
+	for len(o.partialHead) > 0 {
+		head, length, enough := headOf(o.partialHead)
+		if enough {
+			stream, waits, err := o.route(head, length)
+			if err != nil {
+				return nil, err
+			}
+			o.switchToLocked(stream, waits)
+			o.appendLocked(stream, o.partialHead)
+			o.frameLeft = prefixSize + length - len(o.partialHead)
+			o.partialHead = o.partialHead[:0]
+			break
+		}
+		if len(p) == 0 {
+			break
+		}
+		need := prefixSize
+		if len(o.partialHead) >= prefixSize {
+			need += min(length, signals.Prefix)
+		}
+		n := min(need-len(o.partialHead), len(p))
+		o.partialHead = append(o.partialHead, p[:n]...)
+		p = p[n:]
+	}
+	return p, nil
+}
+
+// headOf returns the part of the frame at the beginning of b that Route needs, and whether all of that is there.
+func headOf(b []byte) (head []byte, length int, enough bool) {
+	if len(b) < prefixSize {
+		return nil, 0, false
+	}
+	length = int(binary.BigEndian.Uint32(b))
+	head = b[prefixSize:min(len(b), prefixSize+length)]
+	return head, length, len(head) >= min(length, signals.Prefix)
+}
+
+// A refusal is why a frame of our VM does not go to the peer.
+type refusal struct{ why error }
+
+func (r *refusal) Error() string {
+	return "this node's VM sent what a peer must not get: " + r.why.Error()
+}
+
+// route asks the router where a frame goes. The error is a [refusal].
+func (o *sendQueue) route(head []byte, length int) (stream int, waits []lanes.Wait, err error) {
+	if length > o.longest {
+		why := fmt.Errorf("a frame of %d bytes, more than the limit of %d", length, o.longest)
+		if o.longest < maxFrame {
+			why = fmt.Errorf("%w (the peer's build is an earlier one)", why)
+		}
+		return 0, nil, &refusal{why}
+	}
+	if stream, waits, err = o.router.Route(head, length); err != nil {
+		err = &refusal{err}
+	}
+	return stream, waits, err
+}
+
+// switchToLocked makes stream the current one, between two frames, and queues the markers that go before the next
+// frame.
+func (o *sendQueue) switchToLocked(stream int, waits []lanes.Wait) {
+	if o.ackPending && o.current == lanes.Main {
+		o.appendAcksLocked()
+	}
+	o.current = stream
+	for _, w := range waits {
+		o.markerLocked(stream, marker{waitMarker, w})
+	}
+	if o.ackPending && stream == lanes.Main {
+		o.appendAcksLocked()
+	}
+}
+
+// appendAcksLocked queues the acknowledgements of the peer's lanes on the main stream, between two of its frames.
+func (o *sendQueue) appendAcksLocked() {
+	for stream, count := range o.acks {
+		if count > 0 {
+			o.markerLocked(lanes.Main, marker{ackMarker, lanes.Wait{Stream: stream, Count: count}})
+			o.acks[stream] = 0
+		}
+	}
+	o.ackPending = false
+}
+
+func (o *sendQueue) markerLocked(stream int, n marker) {
+	var space [markerSize]byte
+	o.appendLocked(stream, appendMarker(space[:0], n))
+}
+
+func (o *sendQueue) appendLocked(stream int, p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	s := &o.streams[stream]
+	o.queued += len(p)
+	for len(p) > 0 {
+		last := len(s.chunks) - 1
+		if last < 0 || len(s.chunks[last]) == chunkSize {
+			s.chunks = append(s.chunks, o.chunkLocked())
+			last++
+		}
+		n := min(len(p), chunkSize-len(s.chunks[last]))
+		s.chunks[last] = append(s.chunks[last], p[:n]...)
+		p = p[n:]
+	}
+	if !slices.Contains(o.dirty, s) {
+		o.dirty = append(o.dirty, s)
+	}
+}
+
+// chunkLocked returns an empty chunk.
+func (o *sendQueue) chunkLocked() []byte {
+	last := len(o.free) - 1
+	if last < 0 {
+		return make([]byte, 0, chunkSize)
+	}
+	chunk := o.free[last]
+	o.free = o.free[:last]
+	return chunk
+}
+
+// releaseLocked takes a chunk back. An empty queue keeps only a few.
+func (o *sendQueue) releaseLocked(chunk []byte) {
+	o.free = append(o.free, chunk[:0])
+	if o.queued == 0 && len(o.free) > idleChunks {
+		clear(o.free[idleChunks:])
+		o.free = o.free[:idleChunks]
+	}
+}
+
+// inFrameLocked reports whether the main stream ends inside a frame.
+func (o *sendQueue) inFrameLocked() bool { return o.current == lanes.Main && o.frameLeft > 0 }
+
+// flushLocked wakes the streams with new bytes. A little for one idle stream it writes itself.
+func (o *sendQueue) flushLocked() {
+	if len(o.dirty) == 1 {
+		if s := o.dirty[0]; s.waiting && !s.busy && s.writer != nil && len(s.chunks) == 1 && len(s.chunks[0]) <= directSize {
+			o.dirty = o.dirty[:0]
+			o.writeLocked(s)
+			return
+		}
+	}
+	o.wakeDirtyLocked()
+}
+
+func (o *sendQueue) wakeDirtyLocked() {
+	for _, s := range o.dirty {
+		s.wake.Signal()
+	}
+	o.dirty = o.dirty[:0]
+}
+
+// writeLocked writes the chunks of a stream that no other goroutine writes. It releases the lock during each write.
+func (o *sendQueue) writeLocked(s *outStream) {
+	s.busy = true
+	for len(s.chunks) > 0 && o.err == nil {
+		chunk := s.chunks[0]
+		s.chunks = slices.Delete(s.chunks, 0, 1)
+		o.mu.Unlock()
+		_, err := s.writer.Write(chunk)
+		o.mu.Lock()
+		if err != nil {
+			o.endLocked(err)
+		}
+		s.sent += uint64(len(chunk))
+		o.queued -= len(chunk)
+		o.releaseLocked(chunk)
+		o.room.Signal()
+	}
+	s.busy = false
+}
+
+// run is the goroutine of one stream. It ends with End, or after Close once all chunks are written and the stream is
+// finished.
+func (o *sendQueue) run(stream int, open func() (io.WriteCloser, error)) {
+	s := &o.streams[stream]
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.err == nil {
+		if stream == lanes.Main && o.ackPending && !o.inFrameLocked() {
+			o.appendAcksLocked()
+		}
+		switch {
+		case s.busy || len(s.chunks) == 0 && !o.sealed:
+			s.waiting = true
+			s.wake.Wait()
+			s.waiting = false
+		case len(s.chunks) > 0 && s.writer == nil:
+			o.mu.Unlock()
+			writer, err := open()
+			o.mu.Lock()
+			if err != nil {
+				o.endLocked(err)
+				return
+			}
+			s.writer = writer
+		case len(s.chunks) > 0:
+			o.writeLocked(s)
+		default:
+			if s.writer != nil {
+				_ = s.writer.Close() // fails only if the connection has ended, which is seen elsewhere
+			}
+			return
+		}
+	}
+}
+
+// Acknowledge tells the peer that count frames of one of its lanes have been delivered.
+func (o *sendQueue) Acknowledge(stream int, count uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.acks[stream] = count
+	o.ackPending = true
+	o.streams[lanes.Main].wake.Signal()
+}
+
+// Delivered takes the peer's acknowledgement of count frames of one of our lanes.
+func (o *sendQueue) Delivered(stream int, count uint64) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.router.Delivered(stream, count)
+}
+
+// Close says that no more frames will come. The queue writes what it has and then finishes the streams. The end of
+// the main stream stands behind waits for all lanes, so that it is the end of everything.
+func (o *sendQueue) Close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.sealed {
+		return
+	}
+	if o.router != nil && !o.inFrameLocked() {
+		for _, w := range o.router.Rest() {
+			o.markerLocked(lanes.Main, marker{waitMarker, w})
+		}
+	}
+	o.sealed = true
+	o.wakeAllLocked()
+}
+
+// End ends everything at once. Only the first call counts.
+func (o *sendQueue) End(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.endLocked(err)
+}
+
+func (o *sendQueue) endLocked(err error) {
+	if o.err == nil {
+		o.err = err
+		o.wakeAllLocked()
+	}
+}
+
+func (o *sendQueue) wakeAllLocked() {
+	o.room.Broadcast()
+	for i := range o.streams {
+		o.streams[i].wake.Broadcast()
+	}
+}
