@@ -283,9 +283,17 @@ down(Type, Event, Data) ->
 %% @private A sidecar runs and owes its hello.
 -spec starting(gen_statem:event_type(), term(), #data{}) ->
     gen_statem:event_handler_result(atom()).
-starting(info, {Port, {data, Body}}, #data{port = Port, executable = File} = Data) ->
+starting(info, {Port, {data, Body}}, #data{port = Port, executable = File} = Data0) ->
     Protocol = quic_dist_proto:protocol(),
     Build = quic_dist_executable:build(),
+    %% Not before the other's: a program that ends at once would break the pipe, and so the port
+    %% would not tell its status.
+    Hello = #{
+        protocol => Protocol,
+        build => Build,
+        otp => list_to_binary(erlang:system_info(otp_release))
+    },
+    Data = send(hello, Hello, Data0),
     case quic_dist_proto:decode(Body) of
         {control, hello, #{protocol := Protocol, build := Build}} ->
             configure(Data);
@@ -309,7 +317,6 @@ starting(info, {Port, {data, Body}}, #data{port = Port, executable = File} = Dat
 starting(info, {Port, {exit_status, Status}}, #data{port = Port} = Data) ->
     ended_early(quic_dist_pipe:how_ended(Status), Data);
 starting(info, {'EXIT', Port, Reason}, #data{port = Port} = Data) ->
-    %% The port noticed first that nobody reads.
     ended_early(io_lib:format("ended (~0tp)", [Reason]), Data);
 starting(state_timeout, hello, #data{executable = File} = Data) ->
     fail(
@@ -469,16 +476,10 @@ start(#data{config = {ok, Options}} = Data) ->
 open(File, #data{router = Router} = Data0) ->
     case quic_dist_pipe:open(File) of
         {ok, Pipe} ->
-            Hello = #{
-                protocol => quic_dist_proto:protocol(),
-                build => quic_dist_executable:build(),
-                otp => list_to_binary(erlang:system_info(otp_release))
-            },
             Port = quic_dist_pipe:port(Pipe),
-            Opened = Data0#data{
+            Data = Data0#data{
                 port = Port, pipe = Pipe, router = quic_dist_router:opened(Port, Router)
             },
-            Data = send(hello, Hello, Opened),
             {next_state, starting, Data, [{state_timeout, ?HELLO_TIMEOUT, hello}]};
         {error, Reason} ->
             fail(

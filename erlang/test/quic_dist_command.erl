@@ -137,8 +137,16 @@ boot_fails(Args, Options, Words) ->
             end,
             case lists:any(HasAll, string:lexemes(Output, "\n")) of
                 true -> Output;
-                false -> error({no_line_with, Words, Args, Output})
+                false -> no_boot_error("no line has all of ~p", [Words], Args, Output)
             end;
-        Result ->
-            error({no_boot_error, Args, Result})
+        {exit_status, Status, Output} ->
+            no_boot_error("status ~w", [Status], Args, Output);
+        {timeout, Output} ->
+            no_boot_error("no end in time", [], Args, Output)
     end.
+
+%% What Common Test shows of a reason ends after a few words.
+-spec no_boot_error(string(), [term()], [string()], string()) -> no_return().
+no_boot_error(Format, Values, Args, Output) ->
+    io:format(user, "erl ~p: " ++ Format ++ " in~n~ts~n", [Args | Values] ++ [Output]),
+    error({no_boot_error, Args}).
