@@ -374,7 +374,13 @@ func TestPeersThatAreNone(t *testing.T) {
 	_ = dead.Close()
 	silent := stranger(t, func([]byte) []byte { return nil })
 	echo := stranger(t, func(b []byte) []byte { return b })
+	carried, err := net.Listen("tcp", "127.0.0.1:0") // as a node that another -proto_dist was given to
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer carried.Close()
 	for _, c := range []struct{ name, at, words, doctor string }{
+		{"of another carrier", carried.Addr().String(), "nothing listens", "may run without -proto_dist quic"},
 		{"dead", deadAt, "nothing listens", "nothing listens on this UDP port"},
 		{"silent", silent, "no QUIC answer", "a firewall drops UDP"},
 		{"another language", echo, "not QUIC", "another program has this UDP port"},

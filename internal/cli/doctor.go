@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -210,12 +212,35 @@ func (e *examination) udp(ctx context.Context) (found, advice string, err error)
 	}
 	found = strings.Join(words, "\n")
 	if spoken == 0 {
+		if i := e.answeredByTCP(ctx); i >= 0 {
+			advice = fmt.Sprintf("TCP answers at %s: %s", e.addrs[i], otherCarrier)
+		}
 		return "", advice, command.Fail(command.Unreachable, errors.New(found))
 	}
 	if spoken < len(answers) {
 		return found, "some addresses of this name do not lead to the node: the first connection may take longer", nil
 	}
 	return found, "", nil
+}
+
+// otherCarrier is what it may mean that a node's port is open for TCP and speaks no QUIC.
+const otherCarrier = "the node may run without -proto_dist quic. Look for another -proto_dist in its vm.args, ERL_FLAGS, " +
+	"ERL_AFLAGS and ERL_ZFLAGS"
+
+// answeredByTCP returns which of the addresses takes TCP connections at the port; -1 if none does.
+func (e *examination) answeredByTCP(ctx context.Context) int {
+	open := make([]bool, len(e.addrs))
+	var wg sync.WaitGroup
+	for i, addr := range e.addrs {
+		wg.Go(func() {
+			dialer := net.Dialer{Timeout: udpPatience}
+			if conn, err := dialer.DialContext(ctx, "tcp", addr.String()); err == nil {
+				open[i] = conn.Close() == nil
+			}
+		})
+	}
+	wg.Wait()
+	return slices.Index(open, true)
 }
 
 func (e *examination) identity(ctx context.Context) (found, advice string, err error) {
