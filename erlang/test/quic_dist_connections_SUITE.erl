@@ -24,7 +24,7 @@
 -include_lib("stdlib/include/assert.hrl").
 -include("quic_dist_recv.hrl").
 
--import(quic_dist_node, [call/2, cast/2, connect/2, info/1, name/1, ping/2, tell/2, wait_log/3]).
+-import(quic_dist_node, [call/2, call/4, cast/2, connect/2, info/1, name/1, ping/2, tell/2, wait_log/3]).
 -import(quic_dist_os, [alive/1, signal/2]).
 -import(quic_dist_pair, [pair/1, with_nodes/3]).
 -import(quic_dist_remote, [ask_echo/2, disconnect/1]).
@@ -441,6 +441,7 @@ last_exit_signals_before_halt(Config) ->
         NodeB = name(B),
         Self = self(),
         connect(A, B),
+        {module, ?MODULE} = call(B, code, ensure_loaded, [?MODULE]), % by one process
         cast(A, fun() ->
             process_flag(trap_exit, true),
             Wait = fun() -> receive leave -> exit(left) end end,

@@ -23,7 +23,7 @@
 -include_lib("stdlib/include/assert.hrl").
 -include("quic_dist_recv.hrl").
 
--import(quic_dist_node, [call/2, call/3, cast/2, connect/2, name/1, tell/2]).
+-import(quic_dist_node, [call/2, call/3, call/4, cast/2, connect/2, name/1, tell/2]).
 -import(quic_dist_pair, [pair/1, with_nodes/3]).
 -import(quic_dist_remote, [ask_echo/2, disconnect/1]).
 -import(quic_dist_wait, [scale/1]).
@@ -129,6 +129,8 @@ nested(N) -> {N, [nested(N - 1)]}.
 order_of_1000_processes(Config) ->
     {A, B} = pair(Config),
     NodeB = name(B),
+    %% OTP 27 has been seen to fail where many processes make it load a module at once.
+    {module, ?MODULE} = call(B, code, ensure_loaded, [?MODULE]),
     call(
         A,
         fun() ->
