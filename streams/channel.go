@@ -4,8 +4,8 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"io"
 	"net/netip"
+	"sync"
 	"time"
 
 	"quic_dist/internal/erlang/signals"
@@ -13,7 +13,8 @@ import (
 	"quic_dist/internal/tasks"
 )
 
-// A Channel is one distribution connection to a peer: a [link] with a main stream and lanes, past the hellos.
+// A Channel is one distribution connection to a peer, past the hellos: a main stream and lanes, over the connections
+// of a [link]. It outlives each of these if both sides can resume it (WIRE.md, section 9).
 //
 // What a caller sees of it is a sequence of distribution frames each way, in an order that Erlang allows: that of
 // one TCP connection without lanes, else what package lanes says.
@@ -33,6 +34,8 @@ type Channel struct {
 	check     signals.Check      // of the peer's frames
 	since     time.Time
 	out       *sendQueue
+	in        []*inStream // by number
+	opened    chan int    // lanes that the peer has opened
 	peer      Hello
 	parting   parting          // ours
 	identity  string           // the names in the peer's certificate; empty if it was not verified
@@ -42,26 +45,41 @@ type Channel struct {
 // newChannel starts the link, and the goroutines of the outgoing streams, which end with the link. All are counted
 // in work.
 func newChannel(l link, peer Hello, n negotiated, work *tasks.Group) *Channel {
-	c := &Channel{link: l, mode: n.mode, laneCount: n.lanes, longest: n.longest, peer: peer, since: time.Now()}
+	c := &Channel{
+		link: l, mode: n.mode, laneCount: n.lanes, longest: n.longest, peer: peer, since: time.Now(),
+		in: make([]*inStream, 1+n.lanes), opened: make(chan int, n.lanes),
+	}
 	var router *lanes.Router
 	if n.mode != lanes.Single {
 		router = lanes.NewRouter(n.mode, n.lanes)
 	}
-	c.out = newSendQueue(l.Main(), router, n.lanes)
-	c.out.longest = n.longest
+	c.out = newSendQueue(router, n.lanes)
+	c.out.longest, c.out.keeps = n.longest, n.resumes
 	if router == nil {
 		c.cache = new(signals.AtomCache)
 		c.out.listener = signals.NewListener(c.cache, signals.Ours, prefixSize)
 	}
-	work.Fork(func() { c.out.run(lanes.Main, nil) })
-	for lane := 1; lane <= n.lanes; lane++ {
-		work.Fork(func() { c.out.run(lane, func() (io.WriteCloser, error) { return l.OpenLane(lane) }) })
+	for stream := range c.in {
+		c.in[stream] = newInStream()
+		work.Fork(func() { c.out.run(stream) })
 	}
-	l.Start(work)
+	var once sync.Map
+	l.Start(work, &channelStreams{
+		out: c.out, in: c.in,
+		opened: func(lane int) {
+			if _, again := once.LoadOrStore(lane, true); !again {
+				c.opened <- lane
+			}
+		},
+		breach: func(err error) { _ = c.fail(err) },
+	})
 	done := work.Extend()
 	l.OnEnd(func() {
 		defer done()
 		c.out.End(c.Err())
+		for _, s := range c.in {
+			s.end(c.Err())
+		}
 	})
 	return c
 }

@@ -139,7 +139,7 @@ func TestFrameOverTheLimitBreaksTheProtocol(t *testing.T) {
 
 func TestResetOfTheMainStreamBreaksTheProtocol(t *testing.T) {
 	a, b := connected(t)
-	quicOf(a).main.CancelWrite(7)
+	mainOf(a).CancelWrite(7)
 	_, err := pull(b)(make([]byte, 100))
 	wantReason(t, err, ProtocolError)
 	testrun.Await(t, a.Done(), "the end of the culprit")
@@ -159,13 +159,13 @@ func TestNoStreamButTheMainStreamCanBeOpened(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]*Channel{"dialler": a, "acceptor": b} {
-		if _, err := quicOf(c).conns[0].OpenStream(); err == nil {
+		if _, err := connOf(c, 0).OpenStream(); err == nil {
 			t.Errorf("%s: a second bidirectional stream", name)
 		}
-		if _, err := quicOf(c).conns[0].OpenUniStream(); err == nil {
+		if _, err := connOf(c, 0).OpenUniStream(); err == nil {
 			t.Errorf("%s: a unidirectional stream", name)
 		}
-		if err := quicOf(c).conns[0].SendDatagram([]byte("x")); err == nil {
+		if err := connOf(c, 0).SendDatagram([]byte("x")); err == nil {
 			t.Errorf("%s: a datagram", name)
 		}
 	}

@@ -92,7 +92,9 @@ func (e *Endpoint) Dial(ctx context.Context, d DialRequest) (*Channel, error) {
 		}
 		return nil, err
 	}
-	won, failures := e.race(ctx, d.Targets)
+	won, failures := e.race(ctx, hosts.Stagger, func(candidates chan<- candidate, over <-chan struct{}) {
+		gather(ctx, e.current.Load().Hosts, d.Targets, candidates, over)
+	})
 	if won.conn == nil {
 		return failed(summary(ctx, op, failures))
 	}
@@ -106,8 +108,9 @@ func (e *Endpoint) Dial(ctx context.Context, d DialRequest) (*Channel, error) {
 
 // A candidate is an address to try, or why a target has none.
 type candidate struct {
-	addr netip.AddrPort
-	err  *fault.Error
+	addr  netip.AddrPort
+	err   *fault.Error
+	fresh bool // it is tried from a UDP port of its own
 }
 
 // A dialResult is the connection that an attempt made.
@@ -117,9 +120,12 @@ type dialResult struct {
 	conn     *quic.Conn
 }
 
-// race tries candidates until a connection is made, all have failed, or ctx has ended. It returns when everything it
-// has started is gone, but for the winner; the failures are those of all candidates if nobody has won.
-func (e *Endpoint) race(ctx context.Context, targets []Target) (won dialResult, failures []*fault.Error) {
+// race tries the candidates that find passes on until a connection is made, all have failed, or ctx has ended. Find
+// closes candidates when it is done, and ends early when over is closed. Race returns when everything it has started
+// is gone, but for the winner; the failures are those of all candidates if nobody has won.
+func (e *Endpoint) race(
+	ctx context.Context, stagger time.Duration, find func(candidates chan<- candidate, over <-chan struct{}),
+) (won dialResult, failures []*fault.Error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var lookups sync.WaitGroup
 	over := make(chan struct{})
@@ -129,8 +135,8 @@ func (e *Endpoint) race(ctx context.Context, targets []Target) (won dialResult, 
 
 	candidates := make(chan candidate)
 	// Owns the look-ups; ends with ctx or the race; race waits.
-	lookups.Go(func() { gather(ctx, e.current.Load().Hosts, targets, candidates, over) })
-	won, errs := hosts.Race(ctx, candidates, e.attempt, func(o dialResult) {
+	lookups.Go(func() { find(candidates, over) })
+	won, errs := hosts.RaceEvery(ctx, stagger, candidates, e.attempt, func(o dialResult) {
 		closeConn(o.conn, CloseNone, hosts.ErrLost.Error())
 	})
 	for _, err := range errs {
@@ -204,7 +210,11 @@ func (e *Endpoint) attempt(ctx context.Context, c candidate) (dialResult, error)
 	if code, err := checkZone(addr.Addr()); err != nil {
 		return fail(code, "%w", err)
 	}
-	s, err := e.dialSocket(addr.Addr())
+	socketFor := e.dialSocket
+	if c.fresh {
+		socketFor = e.freshSocket
+	}
+	s, err := socketFor(addr.Addr())
 	switch {
 	case errors.Is(err, errStopping):
 		return fail(fault.Cancelled, "%w", err)
@@ -333,7 +343,16 @@ func (e *Endpoint) establish(ctx context.Context, won dialResult, d DialRequest)
 			return nil, h.dialFailed(ctx, err)
 		}
 	}
-	c, err := e.adopt(newQUICLink(conns, main), ours.Parting, peer, agreed, won.settings, x509.ExtKeyUsageServerAuth)
+	var r resumption
+	if agreed.resumes {
+		if peer.Resume == (resumeToken{}) {
+			return nil, breach(&brokenError{"hello: resume is agreed and missing"})
+		}
+		d.Cookie = nil
+		r = e.resumption(peer.Resume, peer.Node, x509.ExtKeyUsageServerAuth)
+		r.reconnect = e.reconnect(d)
+	}
+	c, err := e.adopt(newQUICLink(conns, main, r), ours.Parting, peer, agreed, won.settings, x509.ExtKeyUsageServerAuth)
 	if errors.Is(err, errStopping) {
 		return nil, &handshakeError{fault.Cancelled, CloseStopping, err.Error(), err}
 	}

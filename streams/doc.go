@@ -11,15 +11,18 @@
 //	hello.go           the first message each way; negotiate.go computes what two hellos agree on
 //	authenticate.go    the checks of a proof, and the question to the Admitter
 //	join.go            further connections of one channel; distance.go measures whether the peer is far enough for them
+//	resume.go          another connection takes the place of one that has ended; reconnect.go makes it
 //	kinds.go           what a stream is for, by how it begins
-//	link.go            what a channel needs of its connections; link_quic.go
+//	link.go            what a channel needs of its connections; link_quic.go; slot.go moves streams between connections
 //	channel.go         one distribution connection
-//	sendqueue.go       frames to streams
-//	recv.go            streams to frames; framereader.go cuts them, frames.go has their limits
+//	sendqueue.go       frames to streams; backlog.go keeps what the peer has not confirmed
+//	recv.go            streams to frames; instream.go reads one over several connections, confirm.go confirms;
+//	                   framereader.go cuts them, frames.go has their limits
 //	admission.go       how many inbound connections may be pending; throttle.go limits by source
 //	gate.go            drops floods of datagrams before quic-go
 //	packetconn.go      the socket that quic-go sees; gro_linux.go reads datagrams by the bunch
 //	reset.go           stateless resets; parting.go ends the channels of a former sidecar; vigil.go finds peers that are gone
+//	unheard.go         tells a dialler that nothing comes from it
 //	trust.go           TLS, and whether a peer's certificate will do; reload.go takes new certificate files
 //	alpn.go            another protocol at the UDP port
 //	trace.go           qlog and key logs; stats.go and path.go have figures

@@ -57,6 +57,7 @@ type Config struct {
 	Check        signals.Checker // of the frames that peers send; nil: [signals.ProtectVM]
 	Streams      lanes.Mode      // which frames may use lanes, at most
 	Lanes        int             // how many, at most
+	Resume       bool            // channels outlive their QUIC connections, if their peers want that too
 	// how many QUIC connections a channel has, at most; 0: one, or several to a peer that is far
 	Connections int
 
@@ -109,7 +110,7 @@ func newSettings(cfg Config) (*settings, error) {
 		return nil, fault.New(fault.Limit, "configure", "%d lanes, %d connections: there are at most %d and %d",
 			cfg.Lanes, cfg.Connections, lanes.MaxLanes, maxConnections)
 	}
-	connectionWindow := uint64(1+cfg.Lanes) * maxReceiveWindow
+	connectionWindow := uint64(1+max(0, cfg.uniStreams())) * maxReceiveWindow
 	return &settings{
 		Config: cfg,
 		server: cfg.serverTLS(),
@@ -125,11 +126,19 @@ func newSettings(cfg Config) (*settings, error) {
 			MaxStreamReceiveWindow:         maxReceiveWindow,
 			InitialConnectionReceiveWindow: connectionWindow,
 			MaxConnectionReceiveWindow:     connectionWindow,
-			MaxIncomingUniStreams:          cmp.Or(int64(cfg.Lanes), -1),
+			MaxIncomingUniStreams:          cfg.uniStreams(),
 			// No stream is ever released, so that those that are allowed stay the only ones after their end.
 			RequireStreamCreditRelease: true,
 		},
 	}, nil
+}
+
+// uniStreams is how many unidirectional streams a peer may open: lanes, and one for confirmations.
+func (c *Config) uniStreams() int64 {
+	if c.Resume {
+		return int64(c.Lanes) + 1
+	}
+	return cmp.Or(int64(c.Lanes), -1)
 }
 
 // acceptorQUIC is the configuration of the role that was dialled. quic-go gives a handshake twice its idle timeout in
@@ -180,6 +189,8 @@ type Endpoint struct {
 	vigil     *vigil
 	adopted   chan struct{} // has a token when there is another channel
 
+	reconnecting chan struct{} // a place for each try
+
 	listening   sync.Mutex // serialises Listen and CloseListener; taken before mu
 	configuring sync.Mutex // serialises Reconfigure and Reload; taken before mu
 
@@ -189,6 +200,8 @@ type Endpoint struct {
 	partings  map[parting]*Channel // of their peers
 	tlsPeers  map[*AuthenticatedPeer]struct{}
 	joins     map[[joinIDSize]byte]*pendingJoin
+	resumable map[[resumeIDSize]byte]*quicLink // that this side has accepted
+	unheards  map[unheard]*linkSlot            // of those that it has dialled
 	listener  *listener
 	ephemeral *socket // for dials that the listener's socket cannot make
 }
@@ -209,8 +222,11 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 		partings:  make(map[parting]*Channel),
 		tlsPeers:  make(map[*AuthenticatedPeer]struct{}),
 		joins:     make(map[[joinIDSize]byte]*pendingJoin),
+		resumable: make(map[[resumeIDSize]byte]*quicLink),
+		unheards:  make(map[unheard]*linkSlot),
 	}
 	e.adopted, e.vigil = make(chan struct{}, 1), newVigil(e)
+	e.reconnecting = make(chan struct{}, maxReconnecting)
 	rand.Read(e.run[:])
 	e.gate = newFloodGate(e.run, func(source netip.Addr) bool { return e.admission.full(e.current.Load(), source) },
 		e.flood)
@@ -286,13 +302,13 @@ func (e *Endpoint) ListenPort() uint16 {
 // adopt makes a channel of a link whose peer was authenticated by s. Run closes the channel; the end of the link
 // removes it. The error is errStopping, or why the peer is not trusted by a configuration that has come meanwhile.
 func (e *Endpoint) adopt(
-	l link, ours parting, peer Hello, n negotiated, s *settings, use x509.ExtKeyUsage,
+	l *quicLink, ours parting, peer Hello, n negotiated, s *settings, use x509.ExtKeyUsage,
 ) (*Channel, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for current := e.current.Load(); current != s; current = e.current.Load() {
 		e.mu.Unlock()
-		err := current.trusts(l.Certificates(), peer.Node, use)
+		err := current.trusts(l.Certificates()[0], peer.Node, use)
 		e.mu.Lock()
 		if err != nil {
 			return nil, err
@@ -310,10 +326,20 @@ func (e *Endpoint) adopt(
 		e.counters.accepted.Add(1)
 	}
 	if s.byCertificate() {
-		c.identity = identity.Names(l.Certificates()[0])
+		c.identity = identity.Names(l.Certificates()[0][0])
 	}
 	c.check = s.Check(signals.Peer{Node: peer.Node, Identity: c.identity})
 	e.channels[c] = struct{}{}
+	dialled := l.resume.reconnect != nil
+	switch {
+	case !l.resume.possible():
+	case dialled:
+		for i, slot := range l.slots {
+			e.unheards[l.resume.token.unheard(i)] = slot
+		}
+	default:
+		e.resumable[l.resume.token.id()] = l
+	}
 	if peer.Parting != (parting{}) {
 		e.partings[peer.Parting] = c
 	}
@@ -327,6 +353,10 @@ func (e *Endpoint) adopt(
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		delete(e.channels, c)
+		for i := range l.slots {
+			delete(e.unheards, l.resume.token.unheard(i))
+		}
+		delete(e.resumable, l.resume.token.id())
 		if e.partings[peer.Parting] == c {
 			delete(e.partings, peer.Parting)
 		}

@@ -38,10 +38,12 @@ const (
 	CloseRefused     ErrorCode = 4
 	CloseStopping    ErrorCode = 5
 	CloseBusy        ErrorCode = 6
+	CloseGone        ErrorCode = 7
+	CloseMoved       ErrorCode = 8
 )
 
 func (c ErrorCode) String() string {
-	names := [...]string{"none", "internal", "wire_version", "protocol", "refused", "stopping", "busy"}
+	names := [...]string{"none", "internal", "wire_version", "protocol", "refused", "stopping", "busy", "gone", "moved"}
 	if c < ErrorCode(len(names)) {
 		return names[c]
 	}

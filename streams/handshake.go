@@ -151,14 +151,12 @@ func (h *handshake) dialFailed(ctx context.Context, err error) *handshakeError {
 }
 
 // first reads the dialler's first message with read, one of [readFirst] and [readDialler].
-func (h *handshake) first(ctx context.Context, read func(io.Reader) (Hello, *joinRequest, error)) (
-	peer Hello, join *joinRequest, failed *handshakeError,
-) {
-	err := inTime(ctx, h.stream, func() (err error) { peer, join, err = read(h.stream); return err })
+func (h *handshake) first(ctx context.Context, read func(io.Reader) (first, error)) (f first, failed *handshakeError) {
+	err := inTime(ctx, h.stream, func() (err error) { f, err = read(h.stream); return err })
 	if err != nil {
-		return peer, nil, h.acceptFailed(ctx, err)
+		return first{}, h.acceptFailed(ctx, err)
 	}
-	return peer, join, nil
+	return f, nil
 }
 
 // accept is the acceptor's role, once it has read the dialler's hello. Answer returns our hello without its proof;

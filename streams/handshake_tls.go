@@ -118,7 +118,8 @@ func (e *Endpoint) AcceptHello(
 	defer cancel()
 	h := newTLSHandshake(s, on, state, local)
 	h.session.remote = from
-	peer, _, failed := h.first(ctx, readDialler)
+	said, failed := h.first(ctx, readDialler)
+	peer := said.hello
 	if failed == nil {
 		failed = h.accept(ctx, peer, func() Hello { return s.tlsHello(local) })
 	}

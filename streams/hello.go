@@ -31,6 +31,7 @@ type Hello struct {
 	Lanes       int          // at most
 	Connections int          // at most
 	Join        joinToken    // from the acceptor, if the channel is to have several connections
+	Resume      resumeToken  // from the acceptor, if the channel can be resumed
 	Proof       cookie.Proof // that the sender knows the cookie
 	Parting     parting      // what says that the sender is dead
 }
@@ -61,6 +62,9 @@ func appendHello(b []byte, h Hello) []byte {
 	}
 	if h.Proof != (cookie.Proof{}) {
 		fields = append(fields, etf.Pair{Key: etf.Atom("proof"), Value: etf.Binary(h.Proof[:])})
+	}
+	if h.Resume != (resumeToken{}) {
+		fields = append(fields, etf.Pair{Key: etf.Atom("resume"), Value: etf.Binary(h.Resume[:])})
 	}
 	return appendMessage(b, etf.Tuple{etf.Atom("hello"), fields})
 }
@@ -149,6 +153,13 @@ func parseOffer(h *Hello, fields etf.Map) error {
 		}
 		h.Join = joinToken([]byte(b))
 	}
+	if resume := fields.Get("resume"); resume != nil {
+		b, ok := resume.(etf.Binary)
+		if !ok || len(b) != resumeTokenSize {
+			return broken("hello: resume is not %d bytes", resumeTokenSize)
+		}
+		h.Resume = resumeToken([]byte(b))
+	}
 	return nil
 }
 
@@ -216,32 +227,42 @@ func readHello(r io.Reader) (Hello, error) {
 	return parseHello(body)
 }
 
-// readFirst reads what a dialler says first: its hello, or that the connection joins a channel.
-func readFirst(r io.Reader) (h Hello, j *joinRequest, err error) {
+// A first is what a dialler says first: its hello, or which channel the connection is for.
+type first struct {
+	hello  Hello
+	join   *joinRequest
+	resume *resumeRequest
+}
+
+// readFirst reads what a dialler says first.
+func readFirst(r io.Reader) (f first, err error) {
 	body, err := readMessage(r)
 	if err != nil {
-		return h, nil, err
+		return f, err
 	}
 	tag, fields, err := parseMessage(body)
 	if err != nil {
-		return h, nil, err
+		return f, err
 	}
 	switch kindOfMessage(tag) {
 	case mainStream:
-		h, err = helloOf(fields)
+		f.hello, err = helloOf(fields)
 	case joinStream:
-		j = new(joinRequest)
-		*j, err = parseJoin(fields)
+		f.join = new(joinRequest)
+		*f.join, err = parseJoin(fields)
+	case resumeStream:
+		f.resume = new(resumeRequest)
+		*f.resume, err = parseResume(fields)
 	default:
-		err = broken("the first message is neither {hello, Fields} nor {join, Fields}")
+		err = broken("the first message is neither {hello, Fields} nor {join, Fields} nor {resume, Fields}")
 	}
-	return h, j, err
+	return f, err
 }
 
 // readDialler reads the first message of a dialler on a stream that joins nothing: its hello.
-func readDialler(r io.Reader) (h Hello, j *joinRequest, err error) {
-	h, err = readHello(r)
-	return h, nil, err
+func readDialler(r io.Reader) (f first, err error) {
+	f.hello, err = readHello(r)
+	return f, err
 }
 
 // writeHello writes the hello, which the stream's window always has room for: it is the first that is written.

@@ -179,18 +179,23 @@ func FuzzReadFirst(f *testing.F) {
 		{Key: etf.Atom("index"), Value: etf.Uint(1)},
 		{Key: etf.Atom("proof"), Value: etf.Binary(strings.Repeat("p", 32))},
 	}}))
+	f.Add(resumeRequest{index: 1, serial: 2, got: []uint64{3, 1 << 40}, proof: make([]byte, 32)}.message())
 	f.Add([]byte("\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bytes.NewReader(b)
-		h, j, err := readFirst(r)
+		first, err := readFirst(r)
 		if err != nil {
 			return
 		}
 		if n := prefixSize + int(binary.BigEndian.Uint32(b)); len(b)-r.Len() != n {
 			t.Errorf("%d bytes are read of a message of %d", len(b)-r.Len(), n)
 		}
+		h, j, resume := first.hello, first.join, first.resume
 		if j != nil && (h.Wire != 0 || h.Node != "" || j.index < 1 || j.index >= maxConnections || len(j.proof) != 32) {
 			t.Errorf("%+v and %+v", h, *j)
+		}
+		if resume != nil && (h.Wire != 0 || j != nil || resume.index >= maxConnections || len(resume.proof) != 32) {
+			t.Errorf("%+v, %v and %+v", h, j, *resume)
 		}
 	})
 }

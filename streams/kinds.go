@@ -16,13 +16,18 @@ const (
 	unknownStream kind = iota
 	mainStream         // hellos, then a channel's frames in both directions
 	joinStream         // joins its connection to a channel
+	resumeStream       // its connection takes the place of one of a channel
 	laneStream         // a channel's frames in one direction
+	confirmStream      // what has been read of the streams of its connection
 )
 
 // kindOf returns the kind of a unidirectional stream by its first byte, which of a lane is the number.
 func kindOf(first byte) kind {
 	if first > lanes.Main && first <= lanes.MaxLanes {
 		return laneStream
+	}
+	if first == confirmStreamByte {
+		return confirmStream
 	}
 	return unknownStream
 }
@@ -34,6 +39,8 @@ func kindOfMessage(tag etf.Atom) kind {
 		return mainStream
 	case "join":
 		return joinStream
+	case "resume":
+		return resumeStream
 	}
 	return unknownStream
 }

@@ -37,8 +37,8 @@ func TestLanesCarryFramesInOrder(t *testing.T) {
 			t.Run(fmt.Sprintf("%s over %d", mode, connections), func(t *testing.T) {
 				cfg := laneConfig(t, mode, 4, connections)
 				a, b := connectedBy(t, cfg, cfg)
-				if a.Mode() != mode || len(quicOf(a).conns) != connections || len(quicOf(b).conns) != connections {
-					t.Fatalf("mode %s, %d and %d connections", a.Mode(), len(quicOf(a).conns), len(quicOf(b).conns))
+				if a.Mode() != mode || quicOf(a).Connections() != connections || quicOf(b).Connections() != connections {
+					t.Fatalf("mode %s, %d and %d connections", a.Mode(), quicOf(a).Connections(), quicOf(b).Connections())
 				}
 				results := make(chan error)
 				for i, dir := range []struct{ from, to *Channel }{{a, b}, {b, a}} {
@@ -151,14 +151,21 @@ func TestLanesAreAgreed(t *testing.T) {
 		ours, theirs Config
 		want         negotiated
 	}{
-		{laneConfig(t, lanes.Bulk, 8, 2), laneConfig(t, lanes.Sender, 3, 4), negotiated{lanes.Bulk, 3, 2, maxFrame}},
-		{laneConfig(t, lanes.Single, 8, 2), laneConfig(t, lanes.Sender, 3, 4), negotiated{lanes.Single, 0, 1, maxFrame}},
-		{laneConfig(t, lanes.Sender, 2, 9), laneConfig(t, lanes.Sender, 64, 9), negotiated{lanes.Sender, 2, 2, maxFrame}},
+		{laneConfig(t, lanes.Bulk, 8, 2), laneConfig(t, lanes.Sender, 3, 4), negotiated{lanes.Bulk, 3, 2, maxFrame, false}},
+		{
+			laneConfig(t, lanes.Single, 8, 2), laneConfig(t, lanes.Sender, 3, 4),
+			negotiated{lanes.Single, 0, 1, maxFrame, false},
+		},
+		{
+			laneConfig(t, lanes.Sender, 2, 9), laneConfig(t, lanes.Sender, 64, 9),
+			negotiated{lanes.Sender, 2, 2, maxFrame, false},
+		},
 	} {
 		for _, order := range [][2]Config{{c.ours, c.theirs}, {c.theirs, c.ours}} {
 			a, b := connectedBy(t, order[0], order[1])
 			for _, end := range []*Channel{a, b} {
-				if got := (negotiated{end.mode, end.laneCount, len(quicOf(end).conns), end.longest}); got != c.want {
+				got := negotiated{end.mode, end.laneCount, quicOf(end).Connections(), end.longest, end.out.keeps}
+				if got != c.want {
 					t.Errorf("%+v, want %+v", got, c.want)
 				}
 			}
@@ -181,10 +188,11 @@ func TestLossOfAnyConnectionEndsTheChannel(t *testing.T) {
 	for lost := range 3 {
 		cfg := laneConfig(t, lanes.Bulk, 4, 3)
 		a, b := connectedBy(t, cfg, cfg)
-		_ = quicOf(a).conns[lost].CloseWithError(1, "")
+		_ = connOf(a, lost).CloseWithError(1, "")
 		for _, end := range []*Channel{a, b} {
 			testrun.Await(t, end.Done(), "the end of the channel")
-			for _, conn := range quicOf(end).conns {
+			for i := range quicOf(end).Connections() {
+				conn := connOf(end, i)
 				testrun.Await(t, conn.Context().Done(), "the end of a connection")
 			}
 		}
@@ -205,7 +213,7 @@ func TestHarmfulFramesEndTheChannel(t *testing.T) {
 			t.Run("found by the receiver", func(t *testing.T) {
 				a, b := connectedBy(t, cfg, cfg)
 				// Past our own side's judgement.
-				go func() { _, _ = quicOf(a).main.Write(slices.Concat(harmless, frame(body))) }()
+				go func() { _, _ = mainOf(a).Write(slices.Concat(harmless, frame(body))) }()
 				got := 0
 				err := b.Receive(0, func(run []byte) { got += len(run) })
 				wantReason(t, err, ProtocolError)
@@ -247,13 +255,13 @@ func TestLanesThatBreakTheWireEndTheChannel(t *testing.T) {
 			openRaw(t, a, "\x01"+wait(marker{waitMarker, lanes.Wait{Stream: 2, Count: 1}}))
 		},
 		"main for main": func(_ *testing.T, a *Channel) {
-			_, _ = quicOf(a).main.Write([]byte(wait(marker{waitMarker, lanes.Wait{Count: 1}})))
+			_, _ = mainOf(a).Write([]byte(wait(marker{waitMarker, lanes.Wait{Count: 1}})))
 		},
 		"taken too much": func(_ *testing.T, a *Channel) {
-			_, _ = quicOf(a).main.Write([]byte(wait(marker{ackMarker, lanes.Wait{Stream: 1, Count: 1}})))
+			_, _ = mainOf(a).Write([]byte(wait(marker{ackMarker, lanes.Wait{Stream: 1, Count: 1}})))
 		},
 		"taken of no lane": func(_ *testing.T, a *Channel) {
-			_, _ = quicOf(a).main.Write([]byte(wait(marker{ackMarker, lanes.Wait{Stream: 77, Count: 0}})))
+			_, _ = mainOf(a).Write([]byte(wait(marker{ackMarker, lanes.Wait{Stream: 77, Count: 0}})))
 		},
 		"lane cut short": func(t *testing.T, a *Channel) { openRaw(t, a, "\x01\x00\x00\x00\x09abc") },
 	} {
@@ -271,7 +279,7 @@ func TestLanesThatBreakTheWireEndTheChannel(t *testing.T) {
 // openRaw opens a unidirectional stream and writes on it.
 func openRaw(t *testing.T, c *Channel, text string) {
 	t.Helper()
-	s, err := quicOf(c).conns[0].OpenUniStreamSync(testrun.Context(t))
+	s, err := connOf(c, 0).OpenUniStreamSync(testrun.Context(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +294,7 @@ func TestAWaitEndsWithTheChannel(t *testing.T) {
 			cfg := laneConfig(t, lanes.Bulk, 4, 1)
 			a, b := connectedBy(t, cfg, cfg)
 			if open {
-				if _, err := a.link.OpenLane(1); err != nil {
+				if _, err := openStream(context.Background(), connOf(a, 0), 1); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -294,7 +302,7 @@ func TestAWaitEndsWithTheChannel(t *testing.T) {
 			arrived, received := make(chan struct{}), make(chan error, 1)
 			go func() { received <- b.Receive(0, func([]byte) { close(arrived) }) }()
 			wait := appendMarker(nil, marker{waitMarker, lanes.Wait{Stream: 1, Count: 1}})
-			_, _ = quicOf(a).main.Write(slices.Concat(frame, wait))
+			_, _ = mainOf(a).Write(slices.Concat(frame, wait))
 			testrun.Await(t, arrived, "the frame before the wait")
 			_ = a.Close(CloseInternal, "a test")
 			wantReason(t, testrun.Receive(t, received), ConnectionLost)
@@ -306,7 +314,7 @@ func TestAWaitEndsWithTheChannel(t *testing.T) {
 func TestAWaitingLaneDoesNotHoldUpTheMainStream(t *testing.T) {
 	cfg := laneConfig(t, lanes.Bulk, 1, 1)
 	a, b := connectedBy(t, cfg, cfg)
-	s, err := quicOf(a).conns[0].OpenUniStreamSync(testrun.Context(t))
+	s, err := connOf(a, 0).OpenUniStreamSync(testrun.Context(t))
 	if err != nil {
 		t.Fatal(err)
 	}

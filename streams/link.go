@@ -1,33 +1,19 @@
 package streams
 
 import (
-	"context"
 	"crypto/x509"
-	"io"
 	"net/netip"
 	"time"
 
 	"quic_dist/internal/tasks"
 )
 
-// A link is what a [Channel] needs of its connection to the peer's sidecar. The first implementation is a
+// A link is what a [Channel] needs of its connections to the peer's sidecar. The first implementation is a
 // [quicLink]. Any goroutine may call its methods at any time.
 type link interface {
-	// Start ties the connections of the link together: the end of one ends all. It is called once, before all other
-	// methods. What it starts ends with the link and is counted in work.
-	Start(work *tasks.Group)
-
-	// Main returns the main stream, behind the hellos. Its Close finishes the outgoing direction only.
-	Main() io.ReadWriteCloser
-
-	// OpenLane opens a lane to the peer, whose number is its first byte. It waits until the peer allows the lane or
-	// the link ends. The caller closes the lane to finish it; the end of the link ends it too.
-	OpenLane(number int) (io.WriteCloser, error)
-
-	// AcceptStreams serves each stream that the peer opens, in a goroutine of its own: serve gets the number of the
-	// connection, the stream's first byte, and what follows. It returns when ctx or the link has ended and all of
-	// these goroutines are gone; until then, the end of ctx fails their reads.
-	AcceptStreams(ctx context.Context, serve func(conn int, first byte, stream io.Reader))
+	// Start attaches the channel's streams to the connections. It is called once, before all other methods. What it
+	// starts ends with the link and is counted in work.
+	Start(work *tasks.Group, s *channelStreams)
 
 	// Close ends the link, with a code and a phrase for the peer. It waits for no network. Only the first end counts.
 	Close(code ErrorCode, phrase string) error
@@ -42,18 +28,42 @@ type link interface {
 	// Connections is the number of connections; a lane travels on that of its number modulo this.
 	Connections() int
 
-	// Stats returns the figures of each connection, that of the main stream first. No count falls.
+	// Replace makes another connection in the place of one that is silent, if this side can, or asks the other side for
+	// one. It waits for nothing.
+	Replace(connection int)
+
+	// Stats returns the figures of each connection and its predecessors, that of the main stream first. No count falls.
 	Stats() []ConnStats
+
+	// Outages are the times without a connection where one belongs.
+	Outages() Outages
 
 	// Path returns what is known of the way to the peer.
 	Path() Path
 
-	// Local and Remote are the addresses of the first connection. Remote changes if the peer's network path does.
+	// Local and Remote are the addresses of the first connection. Both change if that is replaced.
 	Local() netip.AddrPort
 	Remote() netip.AddrPort
 
-	// Certificates returns what the peer has shown, its own certificate first.
-	Certificates() []*x509.Certificate
+	// Certificates returns what the peer has shown on each connection, its own certificate first.
+	Certificates() [][]*x509.Certificate
+}
+
+// channelStreams are the streams of a channel, which connections come and go beneath.
+type channelStreams struct {
+	out    *sendQueue
+	in     []*inStream    // by number
+	opened func(lane int) // the peer has opened a lane; called once for each
+	breach func(error)    // the peer has broken WIRE.md
+}
+
+// Outages are the times in which a connection of a channel had ended and no other had taken its place.
+type Outages struct {
+	Count  uint64        // that are over
+	Last   time.Duration // length of the last one that is over
+	Total  time.Duration // of all that are over
+	Resent uint64        // bytes that were sent again
+	Down   int           // connections that are missing now
 }
 
 // ConnStats are the figures of one connection, from its beginning.

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -16,139 +15,139 @@ import (
 	"quic_dist/internal/tasks"
 )
 
-// A quicLink is one or more QUIC connections past the hellos and joins: WIRE.md, sections 2 and 4.
+// A quicLink is one or more places for QUIC connections past the hellos and joins: WIRE.md, sections 2, 4 and 9. A
+// connection that ends without a close leaves its place empty, if the channel can be resumed, else it ends the link.
 type quicLink struct {
-	conns []*quic.Conn // the first has the main stream, and its end is the end of all
-	main  *quic.Stream
+	slots   []*linkSlot
+	streams *channelStreams
+	work    *tasks.Group
+	resume  resumption
 
-	lostMu sync.Mutex
-	lost   []lostPackets // of each connection, the most that Stats has seen
+	life context.Context // ends with the link
+	over context.CancelFunc
+
+	mu    sync.Mutex // guards what follows; taken after a slot's
+	cause *EndError
 }
-
-type lostPackets struct{ bytes, packets uint64 }
 
 var _ link = (*quicLink)(nil)
 
-func newQUICLink(conns []*quic.Conn, main *quic.Stream) *quicLink {
-	return &quicLink{conns: conns, main: main, lost: make([]lostPackets, len(conns))}
-}
-
-func (l *quicLink) Start(work *tasks.Group) {
-	for _, conn := range l.conns[1:] {
-		done := work.Extend()
-		context.AfterFunc(conn.Context(), func() {
-			defer done()
-			l.lose(conn)
-		})
-	}
-	done := work.Extend()
-	l.OnEnd(func() {
-		defer done()
-		for _, conn := range l.conns[1:] {
-			closeConn(conn, CloseNone, "")
+// newQUICLink returns a link of these connections, the first of which has the main stream.
+func newQUICLink(conns []*quic.Conn, main *quic.Stream, r resumption) *quicLink {
+	l := &quicLink{resume: r}
+	l.life, l.over = context.WithCancel(context.Background())
+	for i, conn := range conns {
+		s := &linkSlot{
+			link: l, index: i, conn: conn, last: conn,
+			budget: bucket{rate: reconnectsPerSecond, burst: reconnectBurst},
 		}
-	})
+		if i == 0 {
+			s.main = main
+		}
+		l.slots = append(l.slots, s)
+	}
+	return l
 }
 
-// lose ends the link because one of its further connections has ended, and for the same reason.
-func (l *quicLink) lose(conn *quic.Conn) {
-	end := asEnd(context.Cause(conn.Context()))
-	switch end.Reason {
-	case PeerClosed:
-		l.Close(CloseNone, "")
-	case ProtocolError:
-		l.Close(CloseProtocol, end.Error())
-	default:
-		l.Close(CloseInternal, "a further connection of the channel is lost: "+end.Error())
+func (l *quicLink) Start(work *tasks.Group, s *channelStreams) {
+	l.work, l.streams = work, s
+	for _, slot := range l.slots {
+		slot.mu.Lock()
+		slot.attachLocked(slot.conn, slot.main, make([]uint64, len(slot.streams())))
+		slot.mu.Unlock()
 	}
-}
-
-func (l *quicLink) Main() io.ReadWriteCloser { return l.main }
-
-func (l *quicLink) OpenLane(number int) (io.WriteCloser, error) {
-	stream, err := l.conns[number%len(l.conns)].OpenUniStreamSync(l.conns[0].Context())
-	if err != nil {
-		return nil, err
-	}
-	_, err = stream.Write([]byte{byte(number)})
-	return stream, err
-}
-
-func (l *quicLink) AcceptStreams(ctx context.Context, serve func(conn int, first byte, stream io.Reader)) {
-	var work sync.WaitGroup
-	for i, conn := range l.conns {
-		// Owns the acceptance of a connection's streams; ends with ctx, or with the connection.
-		work.Go(func() {
-			for {
-				stream, err := conn.AcceptUniStream(ctx)
-				if err != nil {
-					return // the main stream sees the same end, or has seen its own
-				}
-				// Owns the stream; ends with it or with ctx.
-				work.Go(func() {
-					unwatch := context.AfterFunc(ctx, func() { stream.CancelRead(0) })
-					defer unwatch()
-					var first [1]byte
-					if _, err := io.ReadFull(stream, first[:]); err == nil {
-						serve(i, first[0], stream)
-					}
-				})
-			}
-		})
-	}
-	work.Wait()
 }
 
 func (l *quicLink) Close(code ErrorCode, phrase string) error {
-	return closeConn(l.conns[0], code, phrase)
-}
-
-func (l *quicLink) Done() <-chan struct{} { return l.conns[0].Context().Done() }
-
-func (l *quicLink) Cause() *EndError {
-	if ctx := l.conns[0].Context(); ctx.Err() != nil {
-		return asEnd(context.Cause(ctx))
-	}
+	phrase = phrase[:min(len(phrase), maxPhrase)]
+	closed := &quic.ApplicationError{ErrorCode: quic.ApplicationErrorCode(code), ErrorMessage: phrase}
+	l.finish(quicEnd(closed), code, phrase)
 	return nil
 }
 
-func (l *quicLink) OnEnd(f func()) { context.AfterFunc(l.conns[0].Context(), f) }
-
-func (l *quicLink) Connections() int { return len(l.conns) }
-
-// Stats: quic-go takes a packet back that it took for lost and that then comes, so its counts of losses may fall.
-func (l *quicLink) Stats() []ConnStats {
-	all := make([]ConnStats, len(l.conns))
-	l.lostMu.Lock()
-	defer l.lostMu.Unlock()
-	for i, conn := range l.conns {
-		now, lost := conn.ConnectionStats(), &l.lost[i]
-		lost.bytes, lost.packets = max(lost.bytes, now.BytesLost), max(lost.packets, now.PacketsLost)
-		all[i] = ConnStats{
-			MinRTT: now.MinRTT, LatestRTT: now.LatestRTT, SmoothedRTT: now.SmoothedRTT, MeanDeviation: now.MeanDeviation,
-			CongestionWindow: now.CongestionWindow,
-			BytesSent:        now.BytesSent, PacketsSent: now.PacketsSent,
-			BytesReceived: now.BytesReceived, PacketsReceived: now.PacketsReceived,
-			BytesLost: lost.bytes, PacketsLost: lost.packets,
+// finish ends the link, once.
+func (l *quicLink) finish(end *EndError, code ErrorCode, phrase string) {
+	l.mu.Lock()
+	if l.cause == nil {
+		l.cause = end
+		l.over()
+	}
+	l.mu.Unlock()
+	for _, slot := range l.slots {
+		slot.mu.Lock()
+		conn := slot.conn
+		slot.expectNothingLocked()
+		slot.mu.Unlock()
+		if conn != nil {
+			closeConn(conn, code, phrase)
 		}
+	}
+}
+
+func (l *quicLink) Done() <-chan struct{} { return l.life.Done() }
+
+func (l *quicLink) Cause() *EndError {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cause
+}
+
+func (l *quicLink) OnEnd(f func()) { context.AfterFunc(l.life, f) }
+
+func (l *quicLink) Connections() int { return len(l.slots) }
+
+func (l *quicLink) Replace(connection int) {
+	switch slot := l.slots[connection]; {
+	case l.resume.reconnect != nil:
+		slot.replace()
+	case l.resume.possible():
+		l.resume.tell(slot)
+	}
+}
+
+func (l *quicLink) Stats() []ConnStats {
+	all := make([]ConnStats, len(l.slots))
+	for i, slot := range l.slots {
+		all[i] = slot.stats()
 	}
 	return all
 }
 
+func (l *quicLink) Outages() Outages {
+	var all Outages
+	for _, slot := range l.slots {
+		slot.mu.Lock()
+		all.Count += slot.outages.Count
+		all.Total += slot.outages.Total
+		all.Last = max(all.Last, slot.outages.Last)
+		if !slot.downSince.IsZero() {
+			all.Down++
+		}
+		slot.mu.Unlock()
+	}
+	all.Resent = l.streams.out.resent()
+	return all
+}
+
 func (l *quicLink) Path() Path {
-	stats := l.conns[0].ConnectionStats()
+	conn := l.slots[0].latest()
+	stats := conn.ConnectionStats()
 	p := Path{MinRTT: stats.MinRTT, SmoothedRTT: stats.SmoothedRTT}
-	if t, ok := l.conns[0].QlogTrace().(*mtuTrace); ok {
+	if t, ok := conn.QlogTrace().(*mtuTrace); ok {
 		p.MTU, p.MTUFound = int(t.mtu.Load()), t.found.Load()
 	}
 	return p
 }
 
-func (l *quicLink) Local() netip.AddrPort  { return addrPort(l.conns[0].LocalAddr()) }
-func (l *quicLink) Remote() netip.AddrPort { return addrPort(l.conns[0].RemoteAddr()) }
+func (l *quicLink) Local() netip.AddrPort  { return addrPort(l.slots[0].latest().LocalAddr()) }
+func (l *quicLink) Remote() netip.AddrPort { return addrPort(l.slots[0].latest().RemoteAddr()) }
 
-func (l *quicLink) Certificates() []*x509.Certificate {
-	return l.conns[0].ConnectionState().TLS.PeerCertificates
+func (l *quicLink) Certificates() [][]*x509.Certificate {
+	all := make([][]*x509.Certificate, len(l.slots))
+	for i, slot := range l.slots {
+		all[i] = slot.latest().ConnectionState().TLS.PeerCertificates
+	}
+	return all
 }
 
 // maxPhrase keeps a reason phrase within one QUIC packet of the smallest size.

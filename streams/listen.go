@@ -292,7 +292,7 @@ func (e *Endpoint) serve(l *listener, conn *quic.Conn) {
 	}
 	if c == nil {
 		e.forgive(in, conn)
-		return // it has joined another's channel
+		return // it is one of a channel's
 	}
 	traceOf(conn.Context()).decide(c.peer.Node)
 	select {
@@ -342,7 +342,7 @@ func (e *Endpoint) logRefusal(in *inbound, from net.Addr, err error) {
 	}
 }
 
-// receive reads what an inbound connection is for, and makes a channel of it or adds it to one; then there is no
+// receive reads what an inbound connection is for, and makes a channel of it or gives it to one; then there is no
 // channel.
 func (e *Endpoint) receive(l *listener, conn *quic.Conn, in *inbound) (*Channel, *handshakeError) {
 	ctx, cancel := context.WithDeadline(l.open, in.since.Add(in.settings.HelloTimeout))
@@ -358,17 +358,20 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, in *inbound) (*Channel,
 		return nil, h.acceptFailed(ctx, err)
 	}
 	h.stream = main
-	peer, join, failed := h.first(ctx, readFirst)
+	said, failed := h.first(ctx, readFirst)
 	if failed != nil {
 		return nil, failed
 	}
-	if join == nil {
-		return e.acceptChannel(ctx, h, conn, main, peer, allowLanes)
+	if said.join == nil && said.resume == nil {
+		return e.acceptChannel(ctx, h, conn, main, said.hello, allowLanes)
 	}
 	if allowLanes(); ctx.Err() != nil {
 		return nil, h.acceptFailed(ctx, nil)
 	}
-	if err := e.acceptJoin(ctx, conn, main, *join); err != nil {
+	if said.resume != nil {
+		return nil, e.acceptResume(ctx, conn, main, *said.resume)
+	}
+	if err := e.acceptJoin(ctx, conn, main, *said.join); err != nil {
 		return nil, refused(err)
 	}
 	return nil, nil
@@ -387,6 +390,9 @@ func (e *Endpoint) acceptChannel(
 		if agreed = negotiate(ours, peer); agreed.connections > 1 {
 			pending = e.expectJoins(conn, peer.Node, agreed.connections)
 			ours.Join = pending.joinToken
+		}
+		if agreed.resumes {
+			ours.Resume = newResumeToken()
 		}
 		allowLanes() // from here on the dialler may have our hello
 		return ours
@@ -409,7 +415,11 @@ func (e *Endpoint) acceptChannel(
 			return nil, h.acceptFailed(ctx, context.Cause(conn.Context()))
 		}
 	}
-	c, err := e.adopt(newQUICLink(conns, main), ours.Parting, peer, agreed, h.settings, x509.ExtKeyUsageClientAuth)
+	var r resumption
+	if agreed.resumes {
+		r = e.resumption(ours.Resume, peer.Node, x509.ExtKeyUsageClientAuth)
+	}
+	c, err := e.adopt(newQUICLink(conns, main, r), ours.Parting, peer, agreed, h.settings, x509.ExtKeyUsageClientAuth)
 	if errors.Is(err, errStopping) {
 		return nil, turnedAway(CloseStopping, err)
 	}

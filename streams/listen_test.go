@@ -347,7 +347,7 @@ func TestReconfigureServesNewConnections(t *testing.T) {
 	if got := second.Peer().Build; got != "newer" {
 		t.Errorf("build %q", got)
 	}
-	if !quicOf(second).conns[0].ConnectionState().TLS.PeerCertificates[0].Equal(id.TLS().Leaf) {
+	if !connOf(second, 0).ConnectionState().TLS.PeerCertificates[0].Equal(id.TLS().Leaf) {
 		t.Error("the certificate is still the old one")
 	}
 	if b.Reconfigure(Config{}) == nil {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"quic_dist/internal/cookie"
 	"quic_dist/internal/fault"
 	"quic_dist/internal/identity"
@@ -154,6 +156,16 @@ func pair(t testing.TB, a, b *running, at netip.AddrPort) (dialled, accepted *Ch
 
 // quicOf returns the connections of a channel.
 func quicOf(c *Channel) *quicLink { return c.link.(*quicLink) }
+
+// connOf returns a connection of a channel, and mainOf its main stream.
+func connOf(c *Channel, index int) *quic.Conn { return quicOf(c).slots[index].latest() }
+
+func mainOf(c *Channel) *quic.Stream {
+	s := quicOf(c).slots[0]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.main
+}
 
 // connected returns both ends of a channel between two new endpoints.
 func connected(t testing.TB) (dialled, accepted *Channel) {

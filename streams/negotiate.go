@@ -24,31 +24,40 @@ type negotiated struct {
 	lanes       int // 0 in mode Single
 	connections int // at least 1
 	longest     int // frame, where there are lanes
+	resumes     bool
 }
 
 // longFrames is the feature that frames of more than [lanes.MaxWhole] bytes may come where there are lanes.
 const longFrames = "long_frames"
 
+// resumeFeature is the feature that a channel outlives its connections.
+const resumeFeature = "resume"
+
 // negotiate takes of everything the less.
 func negotiate(a, b Hello) negotiated {
 	mode, count := min(a.Streams, b.Streams), min(a.Lanes, b.Lanes)
+	resumes := a.has(resumeFeature) && b.has(resumeFeature)
 	if mode == lanes.Single || count == 0 {
-		return negotiated{lanes.Single, 0, 1, maxFrame}
+		return negotiated{lanes.Single, 0, 1, maxFrame, resumes}
 	}
 	longest := lanes.MaxWhole
 	if a.has(longFrames) && b.has(longFrames) {
 		longest = maxFrame
 	}
 	// A connection needs at least one lane.
-	return negotiated{mode, count, max(1, min(a.Connections, b.Connections, count)), longest}
+	return negotiated{mode, count, max(1, min(a.Connections, b.Connections, count)), longest, resumes}
 }
 
 // hello returns the hello for a node, with what the configuration offers. If that leaves the number of connections
 // open it is what auto says.
 func (s *settings) hello(node string, auto int) Hello {
+	features := []string{longFrames}
+	if s.Resume {
+		features = append(features, resumeFeature)
+	}
 	return Hello{
 		Wire: wireVersion, Build: s.Build, Node: node,
-		Features: []string{longFrames}, Streams: s.Streams, Lanes: s.Lanes, Connections: cmp.Or(s.Connections, auto),
+		Features: features, Streams: s.Streams, Lanes: s.Lanes, Connections: cmp.Or(s.Connections, auto),
 	}
 }
 

@@ -22,7 +22,8 @@ type packetConn struct {
 	reset *resetter
 	gate  *floodGate
 
-	parted func(parting) // is told of those that come; nil: nobody is
+	parted  func(parting) // is told of those that come; nil: nobody is
+	unheard func(unheard) // likewise
 }
 
 // A batchReader fills messages, each with its one buffer and a buffer for control messages, and returns how many.
@@ -87,6 +88,12 @@ func (c *packetConn) inspect(datagram, oob []byte, from *net.UDPAddr) bool {
 	if p, ok := partingOf(datagram); ok {
 		if c.parted != nil {
 			c.parted(p)
+		}
+		return false
+	}
+	if u, ok := unheardOf(datagram); ok {
+		if c.unheard != nil {
+			c.unheard(u)
 		}
 		return false
 	}

@@ -21,7 +21,7 @@ const (
 // deliver's to use; a long frame comes in several runs of its own, one after the other. Deliver is called by one
 // goroutine at a time, and may block. Receive is called once.
 func (c *Channel) Receive(headroom int, deliver func(run []byte)) error {
-	in := receiver{channel: c, headroom: headroom, seen: make([]bool, c.laneCount+1)}
+	in := receiver{channel: c, headroom: headroom}
 	in.merger = lanes.NewMerger(c.laneCount, c.cache, c.check, deliver)
 	return in.run()
 }
@@ -33,9 +33,8 @@ type receiver struct {
 	merger   *lanes.Merger
 	work     sync.WaitGroup
 
-	mu   sync.Mutex
-	seen []bool // lanes that the peer has opened
-	err  error  // the first breach that a lane found
+	mu  sync.Mutex
+	err error // the first breach that a lane found
 }
 
 // run reads until the main stream ends, and returns when all goroutines are gone.
@@ -43,13 +42,21 @@ func (in *receiver) run() error {
 	c := in.channel
 	ctx, cancel := context.WithCancel(context.Background())
 	if c.laneCount > 0 {
-		// Owns the streams that the peer opens; ends with ctx, or with the link.
+		// Starts a reader for each lane that the peer opens; ends with ctx.
 		in.work.Go(func() {
-			c.link.AcceptStreams(ctx, func(conn int, first byte, stream io.Reader) {
-				if err := in.stream(conn, first, stream); err != nil && ctx.Err() == nil {
-					in.fail(err)
+			for {
+				select {
+				case number := <-c.opened:
+					// Owns what is read of the lane; ends with it, with the link, or when the main stream has ended.
+					in.work.Go(func() {
+						if err := in.lane(number); err != nil && ctx.Err() == nil {
+							in.fail(err)
+						}
+					})
+				case <-ctx.Done():
+					return
 				}
-			})
+			}
 		})
 	}
 	// Ends a wait for a stream that brings nothing more; ends with ctx, or with the link.
@@ -64,6 +71,9 @@ func (in *receiver) run() error {
 	// The main stream's end stands behind waits for everything else, so the lanes have nothing left to deliver.
 	in.merger.End(asEnd(err))
 	cancel()
+	for _, lane := range c.in[1:] {
+		lane.end(errMainEnded)
+	}
 	in.work.Wait()
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -90,35 +100,21 @@ func (in *receiver) main() error {
 func (in *receiver) mainReader() *frameReader {
 	c := in.channel
 	if c.mode == lanes.Single {
-		r := newFrameReader(c.link.Main(), in.headroom, readSize, readSize)
+		r := newFrameReader(c.in[lanes.Main], in.headroom, readSize, readSize)
 		r.longest = maxFrame
 		return r
 	}
-	r := newFrameReader(c.link.Main(), in.headroom, readSize, prefixSize+lanes.MaxWhole)
+	r := newFrameReader(c.in[lanes.Main], in.headroom, readSize, prefixSize+lanes.MaxWhole)
 	r.markers, r.longest = true, c.longest
 	return r
 }
 
-// stream reads a stream that the peer has opened on a connection, by its kind.
-func (in *receiver) stream(conn int, first byte, stream io.Reader) error {
-	if kindOf(first) == laneStream {
-		return in.lane(conn, int(first), stream)
-	}
-	return broken("a stream that begins with the byte %d, which is no kind of stream", first)
-}
+// errMainEnded ends the lanes, which have nothing left to deliver then.
+var errMainEnded = errors.New("the main stream has ended")
 
-// lane reads a lane, which came on this connection.
-func (in *receiver) lane(conn, number int, stream io.Reader) error {
-	in.mu.Lock()
-	wrong := number >= len(in.seen) || in.seen[number] || number%in.channel.link.Connections() != conn
-	if !wrong {
-		in.seen[number] = true
-	}
-	in.mu.Unlock()
-	if wrong {
-		return broken("a lane with the number %d, which is not agreed, not of this connection or not the first", number)
-	}
-	r := newFrameReader(stream, in.headroom, laneReadSize, prefixSize+lanes.MaxWhole)
+// lane reads a lane.
+func (in *receiver) lane(number int) error {
+	r := newFrameReader(in.channel.in[number], in.headroom, laneReadSize, prefixSize+lanes.MaxWhole)
 	r.markers, r.longest = true, lanes.MaxWhole
 	err := in.receive(r, number, func(m marker) error {
 		if m.kind != waitMarker {

@@ -68,7 +68,7 @@ func (e *Endpoint) closeUntrusted() {
 	}
 	e.mu.Unlock()
 	for _, c := range channels {
-		if err := cfg.trusts(c.link.Certificates(), c.peer.Node, c.peerUse); err != nil && c.Err() == nil {
+		if err := cfg.trustsAll(c.link.Certificates(), c.peer.Node, c.peerUse); err != nil && c.Err() == nil {
 			cfg.Log.Warn("link closed, since the peer is not trusted any more",
 				"node", fault.Printable(c.peer.Node), "peer", c.Remote().String(), "err", err.Error(), EventKey, "untrusted")
 			c.Close(CloseRefused, "")

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"quic_dist/internal/fault"
 	"quic_dist/internal/identity"
 	"quic_dist/internal/testcerts"
@@ -62,7 +64,7 @@ func (s store) trust(all ...testcerts.Authority) {
 // never keeps an endpoint from looking at its files by itself.
 const never = time.Hour
 
-func shown(c *Channel) *x509.Certificate { return c.link.Certificates()[0] }
+func shown(c *Channel) *x509.Certificate { return c.link.Certificates()[0][0] }
 
 // What the files hold serves the next handshake, in both roles, and links that are up go on; whether the endpoint is
 // told or sees it by itself.
@@ -235,7 +237,7 @@ func TestRevocationWhileConnecting(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The same connection once more: what adopt does with it is what matters.
-	again := newQUICLink(quicOf(linkB).conns, quicOf(linkB).main)
+	again := newQUICLink([]*quic.Conn{connOf(linkB, 0)}, mainOf(linkB), resumption{})
 	c, err := b.adopt(again, parting{}, linkB.peer, negotiated{}, before, x509.ExtKeyUsageClientAuth)
 	if err == nil || !strings.Contains(err.Error(), "no chain leads from it") {
 		t.Errorf("%v, %v", c, err)

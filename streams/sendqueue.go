@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"quic_dist/internal/erlang/signals"
 	"quic_dist/internal/lanes"
@@ -20,9 +21,6 @@ const (
 	// pieceSize is how much of a Write is queued at a time, after each check of the size.
 	pieceSize = 128 << 10
 
-	// chunkSize is how much is written to a stream at a time, and the size of the buffers that queues are made of.
-	chunkSize = 64 << 10
-
 	// directSize is how much Write writes itself to an idle stream: it saves small messages a switch between
 	// goroutines.
 	directSize = 16 << 10
@@ -31,17 +29,21 @@ const (
 	idleChunks = 2
 )
 
-// A sendQueue spreads the frames of a channel over its streams. Each stream has a queue and a goroutine that empties
-// it, so that a slow stream does not delay the others. All queues together are bounded.
+// A sendQueue spreads the frames of a channel over its streams. Each stream has a backlog and a goroutine that writes
+// it, so that a slow stream does not delay the others. All backlogs together are bounded. A stream writes while it is
+// attached to a connection; the queue outlives connections.
 type sendQueue struct {
 	router   *lanes.Router     // nil: everything goes on the main stream as it is
 	listener *signals.Listener // without a router, until it has heard enough
 	longest  int               // frame that the peer takes, where there is a router
+	keeps    bool              // what is written is kept until the peer confirms it
 
 	mu      sync.Mutex
 	room    sync.Cond // for Write: queued has shrunk, or err is set
-	queued  int
-	free    [][]byte // chunks for the next use
+	queued  int       // bytes that are not written
+	kept    int       // bytes that are written and not confirmed
+	again   uint64    // bytes that were written more than once
+	free    [][]byte  // chunks for the next use
 	streams []outStream
 	dirty   []*outStream // have new bytes since they were last woken
 
@@ -54,25 +56,94 @@ type sendQueue struct {
 	err         error    // nothing more can be written
 }
 
-// An outStream is one stream's queue.
-type outStream struct {
-	writer  io.WriteCloser // nil until it is opened
-	wake    sync.Cond
-	waiting bool     // its goroutine has nothing to do
-	busy    bool     // a goroutine is writing chunks
-	chunks  [][]byte // to be written; the last may have room
-	sent    uint64   // bytes that have been written
+// An outgoing stream is what a connection gives a queue to write to. A deadline in the past ends its Write.
+type outgoing interface {
+	io.WriteCloser
+	SetWriteDeadline(time.Time) error
 }
 
-// newSendQueue returns a queue with the main stream, and lanes that are opened when they are first used.
-func newSendQueue(main io.WriteCloser, router *lanes.Router, laneCount int) *sendQueue {
+// An outStream is one stream's queue.
+type outStream struct {
+	backlog
+	open     func() (outgoing, error) // nil: not attached to a connection
+	writer   outgoing                 // nil until it is opened
+	wake     sync.Cond
+	waiting  bool // its goroutine has nothing to do
+	busy     bool // a goroutine opens, writes or finishes the stream
+	finished bool // on this connection
+}
+
+// newSendQueue returns a queue whose streams are not attached yet.
+func newSendQueue(router *lanes.Router, laneCount int) *sendQueue {
 	o := &sendQueue{router: router, streams: make([]outStream, 1+laneCount), acks: make([]uint64, 1+laneCount)}
 	o.room.L = &o.mu
 	for i := range o.streams {
 		o.streams[i].wake.L = &o.mu
 	}
-	o.streams[lanes.Main].writer = main
 	return o
+}
+
+// attach lets a stream write what is behind from, with what open returns, which it calls when there is something to
+// write. The stream must not be attached. It reports whether from can be.
+func (o *sendQueue) attach(stream int, from uint64, open func() (outgoing, error)) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := &o.streams[stream]
+	was, kept := s.written, s.kept()
+	if !s.rewind(from) {
+		return false
+	}
+	o.queued += int(was - s.written)
+	o.kept += s.kept() - kept
+	s.open, s.finished = open, false
+	s.release(o.releaseLocked)
+	o.wakeAllLocked() // kept has shrunk
+	return true
+}
+
+// detach takes streams from their connection. When it returns, nothing of the connection is in use. A stream that is
+// being opened has to be ended by the caller.
+func (o *sendQueue) detach(streams []int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, stream := range streams {
+		s := &o.streams[stream]
+		s.open = nil
+		if s.writer != nil {
+			_ = s.writer.SetWriteDeadline(past)
+		}
+	}
+	for _, stream := range streams {
+		s := &o.streams[stream]
+		for s.busy {
+			s.wake.Wait()
+		}
+		s.writer = nil
+	}
+}
+
+// past is a deadline that ends what is under way.
+var past = time.Unix(1, 0)
+
+// confirm takes the peer's word that it has a stream's bytes before upTo. It reports whether that can be.
+func (o *sendQueue) confirm(stream int, upTo uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if stream >= len(o.streams) || !o.streams[stream].backlog.confirmable(upTo) {
+		return false
+	}
+	o.confirmLocked(&o.streams[stream], upTo)
+	return true
+}
+
+func (o *sendQueue) confirmLocked(s *outStream, upTo uint64) {
+	full, kept := o.kept >= keepSize, s.kept()
+	s.confirm(upTo)
+	o.kept += s.kept() - kept
+	s.release(o.releaseLocked)
+	if full {
+		o.wakeStreamsLocked()
+	}
 }
 
 // Write takes frames, each behind its length, cut in any way. It blocks while the queue is full. One goroutine may
@@ -236,16 +307,7 @@ func (o *sendQueue) appendLocked(stream int, p []byte) {
 	}
 	s := &o.streams[stream]
 	o.queued += len(p)
-	for len(p) > 0 {
-		last := len(s.chunks) - 1
-		if last < 0 || len(s.chunks[last]) == chunkSize {
-			s.chunks = append(s.chunks, o.chunkLocked())
-			last++
-		}
-		n := min(len(p), chunkSize-len(s.chunks[last]))
-		s.chunks[last] = append(s.chunks[last], p[:n]...)
-		p = p[n:]
-	}
+	s.append(p, o.chunkLocked)
 	if !slices.Contains(o.dirty, s) {
 		o.dirty = append(o.dirty, s)
 	}
@@ -265,6 +327,11 @@ func (o *sendQueue) chunkLocked() []byte {
 // releaseLocked takes a chunk back. An empty queue keeps only a few.
 func (o *sendQueue) releaseLocked(chunk []byte) {
 	o.free = append(o.free, chunk[:0])
+	o.trimLocked()
+}
+
+// trimLocked lets go of chunks that an empty queue has no use for.
+func (o *sendQueue) trimLocked() {
 	if o.queued == 0 && len(o.free) > idleChunks {
 		clear(o.free[idleChunks:])
 		o.free = o.free[:idleChunks]
@@ -277,7 +344,7 @@ func (o *sendQueue) inFrameLocked() bool { return o.current == lanes.Main && o.f
 // flushLocked wakes the streams with new bytes. A little for one idle stream it writes itself.
 func (o *sendQueue) flushLocked() {
 	if len(o.dirty) == 1 {
-		if s := o.dirty[0]; s.waiting && !s.busy && s.writer != nil && len(s.chunks) == 1 && len(s.chunks[0]) <= directSize {
+		if s := o.dirty[0]; s.waiting && !s.busy && s.writer != nil && s.unwritten() <= directSize {
 			o.dirty = o.dirty[:0]
 			o.writeLocked(s)
 			return
@@ -293,59 +360,99 @@ func (o *sendQueue) wakeDirtyLocked() {
 	o.dirty = o.dirty[:0]
 }
 
-// writeLocked writes the chunks of a stream that no other goroutine writes. It releases the lock during each write.
-func (o *sendQueue) writeLocked(s *outStream) {
-	s.busy = true
-	for len(s.chunks) > 0 && o.err == nil {
-		chunk := s.chunks[0]
-		s.chunks = slices.Delete(s.chunks, 0, 1)
-		o.mu.Unlock()
-		_, err := s.writer.Write(chunk)
-		o.mu.Lock()
-		if err != nil {
-			o.endLocked(err)
-		}
-		s.sent += uint64(len(chunk))
-		o.queued -= len(chunk)
-		o.releaseLocked(chunk)
-		o.room.Signal()
-	}
-	s.busy = false
+// mayWriteLocked reports whether there is something that a stream can write now.
+func (o *sendQueue) mayWriteLocked(s *outStream) bool {
+	return s.unwritten() > 0 && s.writer != nil && s.open != nil && o.err == nil &&
+		(o.kept < keepSize || s.kept() < keepLeast)
 }
 
-// run is the goroutine of one stream. It ends with End, or after Close once all chunks are written and the stream is
-// finished.
-func (o *sendQueue) run(stream int, open func() (io.WriteCloser, error)) {
+// writeLocked writes what a stream can write, unless another goroutine does. It releases the lock during each write.
+func (o *sendQueue) writeLocked(s *outStream) {
+	s.busy = true
+	for o.mayWriteLocked(s) {
+		before := s.tried
+		piece, writer := s.piece(), s.writer
+		o.mu.Unlock()
+		n, err := writer.Write(piece)
+		o.mu.Lock()
+		s.wrote(n)
+		o.queued -= n
+		if known := min(before, s.written); known > s.written-uint64(n) {
+			o.again += known - (s.written - uint64(n))
+		}
+		o.kept += n
+		if !o.keeps {
+			o.confirmLocked(s, s.written)
+		}
+		o.trimLocked()
+		o.room.Signal()
+		if err != nil {
+			o.failedLocked(s, err)
+		}
+	}
+	o.idleLocked(s)
+}
+
+// idleLocked says that a stream is not busy any more, to whom that matters.
+func (o *sendQueue) idleLocked(s *outStream) {
+	s.busy = false
+	if s.open == nil || o.sealed {
+		s.wake.Broadcast()
+	}
+}
+
+// failedLocked takes a stream from a connection that failed it. The link knows whether there will be another; but a
+// peer that refuses the stream alone ends everything.
+func (o *sendQueue) failedLocked(s *outStream, err error) {
+	s.open = nil
+	if isStreamError(err) {
+		o.endLocked(err)
+	}
+}
+
+// run is the goroutine of one stream, which ends with End. After Close it finishes the stream on each connection, once
+// all is written.
+func (o *sendQueue) run(stream int) {
 	s := &o.streams[stream]
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for o.err == nil {
-		if stream == lanes.Main && o.ackPending && !o.inFrameLocked() {
+		if stream == lanes.Main && o.ackPending && !o.inFrameLocked() && !o.doneLocked(s) {
 			o.appendAcksLocked()
 		}
 		switch {
-		case s.busy || len(s.chunks) == 0 && !o.sealed:
-			s.waiting = true
-			s.wake.Wait()
-			s.waiting = false
-		case len(s.chunks) > 0 && s.writer == nil:
+		case s.busy || s.open == nil:
+			o.waitLocked(s)
+		case s.writer == nil && (s.unwritten() > 0 || o.sealed && (s.end > 0 || stream == lanes.Main)):
+			s.busy = true
+			open := s.open
 			o.mu.Unlock()
 			writer, err := open()
 			o.mu.Lock()
 			if err != nil {
-				o.endLocked(err)
-				return
+				o.failedLocked(s, err)
+			} else {
+				s.writer = writer
 			}
-			s.writer = writer
-		case len(s.chunks) > 0:
+			o.idleLocked(s)
+		case o.mayWriteLocked(s):
 			o.writeLocked(s)
+		case o.doneLocked(s) && s.writer != nil && !s.finished:
+			s.finished = true
+			_ = s.writer.Close() // fails only if the connection has ended, which is seen elsewhere
 		default:
-			if s.writer != nil {
-				_ = s.writer.Close() // fails only if the connection has ended, which is seen elsewhere
-			}
-			return
+			o.waitLocked(s)
 		}
 	}
+}
+
+// doneLocked reports whether all of a stream is written, so that nothing may follow but its end.
+func (o *sendQueue) doneLocked(s *outStream) bool { return o.sealed && s.unwritten() == 0 }
+
+func (o *sendQueue) waitLocked(s *outStream) {
+	s.waiting = true
+	s.wake.Wait()
+	s.waiting = false
 }
 
 // Acknowledge tells the peer that count frames of one of its lanes have been delivered.
@@ -397,6 +504,10 @@ func (o *sendQueue) endLocked(err error) {
 
 func (o *sendQueue) wakeAllLocked() {
 	o.room.Broadcast()
+	o.wakeStreamsLocked()
+}
+
+func (o *sendQueue) wakeStreamsLocked() {
 	for i := range o.streams {
 		o.streams[i].wake.Broadcast()
 	}

@@ -56,7 +56,7 @@ func (e *Endpoint) openSocket(node string, addr netip.Addr, port uint16) (*socke
 	reset := &resetter{run: e.run, key: cfg.resetKey(node, s.local.Port()),
 		budget: bucket{rate: resetsPerSecond, burst: resetBurst}}
 	s.conn = newPacketConn(udp, reset, e.gate)
-	s.conn.parted = e.parted
+	s.conn.parted, s.conn.unheard = e.parted, e.unheard
 	s.transport = &quic.Transport{
 		Conn:                  s.conn,
 		ConnectionIDGenerator: reset,
@@ -116,6 +116,23 @@ func (e *Endpoint) releaseAfter(conn *quic.Conn, s *socket) {
 		defer done()
 		e.release(s)
 	})
+}
+
+// freshSocket returns a socket that nothing else uses, held for the caller.
+func (e *Endpoint) freshSocket(netip.Addr) (*socket, error) {
+	s, err := e.openSocket("", netip.Addr{}, 0)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.work.Stopped() { // Run has already looked for what to close
+		s.close()
+		return nil, errStopping
+	}
+	e.sockets[s] = struct{}{}
+	e.holdLocked(s)
+	return s, nil
 }
 
 // dialSocket returns a socket that reaches the address, held for the caller. It prefers the listener's: the sidecar

@@ -20,6 +20,7 @@ type ChannelStats struct {
 	Since    time.Time
 
 	Connections []ConnStats // the first has the main stream
+	Outages     Outages
 	Lanes       []LaneStats // the main stream, and the lanes that have been used
 }
 
@@ -42,8 +43,15 @@ func (c *Channel) Heard() (bytes uint64) {
 func (c *Channel) Stats() ChannelStats {
 	return ChannelStats{
 		Node: c.peer.Node, Identity: c.identity, Remote: c.Remote(), Dialled: c.peerUse == x509.ExtKeyUsageServerAuth,
-		Mode: c.mode, Since: c.since, Connections: c.link.Stats(), Lanes: c.out.stats(),
+		Mode: c.mode, Since: c.since, Connections: c.link.Stats(), Outages: c.link.Outages(), Lanes: c.out.stats(),
 	}
+}
+
+// resent returns how many bytes were written more than once.
+func (o *sendQueue) resent() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.again
 }
 
 func (o *sendQueue) stats() []LaneStats {
@@ -52,14 +60,10 @@ func (o *sendQueue) stats() []LaneStats {
 	var all []LaneStats
 	for i := range o.streams {
 		s := &o.streams[i]
-		if i != lanes.Main && s.writer == nil && len(s.chunks) == 0 {
+		if i != lanes.Main && s.end == 0 {
 			continue
 		}
-		l := LaneStats{Lane: i, Sent: s.sent}
-		for _, chunk := range s.chunks {
-			l.Queued += len(chunk)
-		}
-		all = append(all, l)
+		all = append(all, LaneStats{Lane: i, Queued: s.unwritten(), Sent: s.sent})
 	}
 	return all
 }

@@ -1,7 +1,6 @@
 package streams
 
 import (
-	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -43,7 +42,7 @@ func TestStatsAreOfWhatWasSent(t *testing.T) {
 
 // What a peer does not take shows as queued, on the lane that it is on.
 func TestStatsShowWhatIsQueued(t *testing.T) {
-	o := newSendQueue(stuck{}, nil, 2)
+	o := newSendQueue(nil, 2)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -59,8 +58,6 @@ func TestStatsShowWhatIsQueued(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 }
-
-type stuck struct{ io.WriteCloser }
 
 // An endpoint counts what came about and what did not.
 func TestCountersCount(t *testing.T) {

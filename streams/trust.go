@@ -51,6 +51,16 @@ func (c *Config) trusts(chain []*x509.Certificate, node string, use x509.ExtKeyU
 	return c.Identity.Trusts(c.NameRule, chain, node, use)
 }
 
+// trustsAll is trusts for each connection of a channel.
+func (c *Config) trustsAll(chains [][]*x509.Certificate, node string, use x509.ExtKeyUsage) error {
+	for _, chain := range chains {
+		if err := c.trusts(chain, node, use); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // serverTLS is the configuration of the side that was dialled.
 func (c *Config) serverTLS() *tls.Config {
 	conf := &tls.Config{

@@ -23,6 +23,10 @@ const (
 	controlAgain   = 30 * time.Second // about one that is well, until it has answered
 	maxInquiries   = 16               // at a time
 	refusalsNeeded = 2                // questions that must be refused, one after the other
+
+	// After this silence, or as many round trips if that is more, another connection is tried beside one.
+	silentLimit = time.Second
+	silentTrips = 6
 )
 
 // errGone is why a vigil ends a channel.
@@ -49,14 +53,23 @@ type vigil struct {
 
 // watched is the state of one channel.
 type watched struct {
+	silence     silence         // of all connections together
+	connections []silence       // of each
+	roundTrips  []time.Duration // of each
+	remote      netip.AddrPort
+	open        bool // remote has answered a question
+	next        time.Time
+	asking      bool
+}
+
+// silence is how long a peer owes an answer.
+type silence struct {
 	received, sent uint64
 	// when it was seen that there was more received; sent counts as answered until acknowledgement later
 	heard      time.Time
-	unanswered time.Time // since when there is more sent; zero: there is not
-	remote     netip.AddrPort
-	open       bool // remote has answered a question
-	next       time.Time
-	asking     bool
+	unanswered bool // there is more sent
+	looked     time.Time
+	owed       time.Duration // since then, as far as this process ran
 }
 
 // answer is the answer to a question.
@@ -74,6 +87,17 @@ type inquired struct {
 	remote   netip.AddrPort
 	received uint64
 	answer   answer // of all questions
+}
+
+func newWatched(connections int, now time.Time) *watched {
+	w := &watched{
+		silence: silence{heard: now}, connections: make([]silence, connections),
+		roundTrips: make([]time.Duration, connections),
+	}
+	for i := range w.connections {
+		w.connections[i].heard = now
+	}
+	return w
 }
 
 func newVigil(e *Endpoint) *vigil {
@@ -109,7 +133,7 @@ func (v *vigil) look(ctx context.Context, now time.Time) {
 	v.e.mu.Lock()
 	for c := range v.e.channels {
 		if v.watched[c] == nil {
-			v.watched[c] = &watched{heard: now}
+			v.watched[c] = newWatched(c.link.Connections(), now)
 		}
 	}
 	for c := range v.watched {
@@ -120,6 +144,11 @@ func (v *vigil) look(ctx context.Context, now time.Time) {
 	v.e.mu.Unlock()
 	for c, w := range v.watched {
 		silent := w.update(c, now)
+		for i := range w.connections {
+			if w.connections[i].owed >= max(silentLimit, silentTrips*w.roundTrips[i]) {
+				c.link.Replace(i)
+			}
+		}
 		if w.asking || now.Before(w.next) || v.asking == maxInquiries || w.open && !silent {
 			continue
 		}
@@ -132,7 +161,7 @@ func (v *vigil) look(ctx context.Context, now time.Time) {
 		}
 		w.asking = true
 		v.asking++
-		from, r := c.link.Local().Addr(), inquired{c, w.remote, w.received, noAnswer}
+		from, r := c.link.Local().Addr(), inquired{c, w.remote, w.silence.received, noAnswer}
 		// Ends within the time of its questions, or with ctx; run waits.
 		v.work.Go(func() {
 			for range questions {
@@ -151,20 +180,32 @@ func (v *vigil) look(ctx context.Context, now time.Time) {
 // update reports whether a channel's peer owes an answer for longer than one takes.
 func (w *watched) update(c *Channel, now time.Time) (silent bool) {
 	stats := c.link.Stats()
-	received, sent := traffic(stats)
+	w.silence.update(now, stats...)
+	for i := range w.connections {
+		w.connections[i].update(now, stats[i])
+		w.roundTrips[i] = stats[i].SmoothedRTT
+	}
 	if remote := c.Remote(); remote != w.remote {
 		w.remote, w.open, w.next = remote, false, time.Time{}
 	}
-	switch {
-	case received != w.received:
-		w.received, w.sent, w.heard, w.unanswered = received, sent, now, time.Time{}
-	case now.Sub(w.heard) < acknowledgement:
-		w.sent = sent
-	case sent > w.sent && w.unanswered.IsZero():
-		w.unanswered = now
-	}
 	grace := max(leastGrace, 3*stats[0].SmoothedRTT+4*stats[0].MeanDeviation)
-	return !w.unanswered.IsZero() && now.Sub(w.unanswered) >= grace
+	return w.silence.unanswered && w.silence.owed >= grace
+}
+
+// update takes the figures of connections as they are now.
+func (s *silence) update(now time.Time, conns ...ConnStats) {
+	received, sent := traffic(conns)
+	switch {
+	case received != s.received:
+		s.received, s.sent, s.heard, s.unanswered, s.owed = received, sent, now, false, 0
+	case now.Sub(s.heard) < acknowledgement:
+		s.sent = sent
+	case s.unanswered:
+		s.owed += min(now.Sub(s.looked), 2*vigilInterval) // a stop of this process is not the peer's silence
+	case sent > s.sent:
+		s.unanswered = true
+	}
+	s.looked = now
 }
 
 func traffic(conns []ConnStats) (received, sent uint64) {

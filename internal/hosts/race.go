@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// stagger is how long an attempt runs alone before the next starts beside it (RFC 8305, section 5).
-	stagger = 250 * time.Millisecond
+	// Stagger is how long an attempt runs alone before the next starts beside it (RFC 8305, section 5).
+	Stagger = 250 * time.Millisecond
 
 	maxAddresses = 8 // of one host
 )
@@ -28,6 +28,13 @@ var ErrLost = errors.New("another address was faster")
 // their context.
 func Race[C, T any](
 	ctx context.Context, candidates <-chan C, try func(context.Context, C) (T, error), drop func(T),
+) (won T, failures []error) {
+	return RaceEvery(ctx, Stagger, candidates, try, drop)
+}
+
+// RaceEvery is Race with another time for which an attempt runs alone.
+func RaceEvery[C, T any](
+	ctx context.Context, stagger time.Duration, candidates <-chan C, try func(context.Context, C) (T, error), drop func(T),
 ) (won T, failures []error) {
 	type result struct {
 		made T

@@ -66,15 +66,15 @@ func TestRace(t *testing.T) {
 		{"the first in time", []runner{{"a", 100 * ms, false}, {"b", 0, false}}, "a", nil, []time.Duration{0}, nil},
 		{
 			"a silent one", []runner{{"a", time.Second, true}, {"b", 10 * ms, false}}, "b", nil,
-			[]time.Duration{0, stagger}, nil,
+			[]time.Duration{0, Stagger}, nil,
 		},
 		{
 			"a late success", []runner{{"a", 300 * ms, false}, {"b", 500 * ms, false}}, "a", nil,
-			[]time.Duration{0, stagger}, []string{"b"},
+			[]time.Duration{0, Stagger}, []string{"b"},
 		},
 		{
 			"failures", []runner{{"a", 400 * ms, true}, {"b", 10 * ms, true}, {"c", 20 * ms, true}}, "", []string{"b", "c", "a"},
-			[]time.Duration{0, stagger, stagger + 10*ms}, nil,
+			[]time.Duration{0, Stagger, Stagger + 10*ms}, nil,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -1,0 +1,343 @@
+package streams
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"quic_dist/internal/cookie"
+	"quic_dist/internal/erlang/etf"
+	"quic_dist/internal/fault"
+)
+
+// A channel outlives its connections: WIRE.md, section 9. The acceptor's hello has a token, as for joins. The dialler
+// makes another connection and proves on it that it knows the token; each side says how much it has of each stream.
+
+const (
+	resumeIDSize    = 16
+	resumeTokenSize = resumeIDSize + 32
+	resumeLabel     = "EXPORTER-erldist-resume"
+)
+
+// A resumeToken names a channel, and holds the secret that its connections prove to know.
+type resumeToken [resumeTokenSize]byte
+
+func newResumeToken() (t resumeToken) {
+	rand.Read(t[:])
+	return t
+}
+
+func (t *resumeToken) id() [resumeIDSize]byte { return [resumeIDSize]byte(t[:]) }
+
+// proof returns what one side shows the other on a connection that takes the place of a channel's connection. The
+// serial number tells apart those that race.
+func (t *resumeToken) proof(conn *quic.Conn, role string, index int, serial uint64) ([]byte, error) {
+	exported, err := cookie.Exported(conn.ConnectionState().TLS, resumeLabel)
+	if err != nil {
+		return nil, err
+	}
+	mac := hmac.New(sha256.New, t[resumeIDSize:])
+	mac.Write([]byte(role))
+	mac.Write([]byte{byte(index)})
+	mac.Write(binary.BigEndian.AppendUint64(nil, serial))
+	mac.Write(exported)
+	return mac.Sum(nil), nil
+}
+
+// A resumption is how a link gets over the end of a connection. The zero value: not at all.
+type resumption struct {
+	token     resumeToken
+	node      string
+	limit     time.Duration                         // how long a connection may be missing
+	trusts    func(*quic.Conn) error                // judges the peer's certificate on another connection
+	reconnect func(lost *linkSlot, cause *EndError) // nil: the other side does, which has dialled
+	tell      func(unheard *linkSlot)               // tells the dialler of a connection that nothing comes
+	log       func() *slog.Logger
+}
+
+// resumption returns that of a channel with this token, whose peer has this role. It can be resumed once adopt has it.
+func (e *Endpoint) resumption(token resumeToken, node string, peerUse x509.ExtKeyUsage) resumption {
+	return resumption{
+		token: token, node: node, limit: e.current.Load().IdleTimeout,
+		trusts: func(conn *quic.Conn) error {
+			return e.current.Load().trusts(conn.ConnectionState().TLS.PeerCertificates, node, peerUse)
+		},
+		tell: e.tellUnheard,
+		log:  func() *slog.Logger { return e.current.Load().Log },
+	}
+}
+
+// possible reports whether the channel may be resumed.
+func (r *resumption) possible() bool { return r.token != resumeToken{} }
+
+// resetLimit is how long an acceptor waits for a resumption after a stateless reset. That says that the dialler's
+// sidecar has died, or that this sidecar has lost the connection before us, and resumes.
+const resetLimit = 3 * time.Second
+
+// outlives reports whether the channel goes on when a connection has ended for this cause. A close ends it, and so
+// does a breach of WIRE.md.
+func (r *resumption) outlives(cause error) bool {
+	if closed, ok := errors.AsType[*quic.ApplicationError](cause); ok {
+		return r.possible() && closed.Remote && ErrorCode(closed.ErrorCode) == CloseMoved
+	}
+	return r.possible() && asEnd(cause).Reason == ConnectionLost
+}
+
+// patience is how long the other side may take for a resumption when a connection has ended for this cause.
+func (r *resumption) patience(cause error) time.Duration {
+	if _, reset := errors.AsType[*quic.StatelessResetError](cause); reset && r.reconnect == nil {
+		return min(resetLimit, r.limit)
+	}
+	return r.limit
+}
+
+// lost says that a connection of the channel has ended.
+func (r *resumption) lost(s *linkSlot, end *EndError) {
+	r.log().Info("a QUIC connection of a link has ended, its streams wait for another", "node", fault.Printable(r.node),
+		"connection", s.index+1, "err", end.Error(), EventKey, "connection_ended")
+}
+
+// resumed says that the channel goes on.
+func (r *resumption) resumed(s *linkSlot, conn *quic.Conn) {
+	r.log().Info("a link goes on over another QUIC connection", "node", fault.Printable(r.node),
+		"connection", s.index+1, "peer", conn.RemoteAddr().String(), "pause", s.lastPause().Round(time.Millisecond).String(),
+		EventKey, "connection_resumed")
+}
+
+// A resumeRequest is the first message of a connection that takes the place of a channel's connection.
+type resumeRequest struct {
+	id     [resumeIDSize]byte
+	index  int
+	serial uint64
+	got    []uint64 // bytes that the dialler has of each of the place's streams
+	proof  []byte
+}
+
+func (r resumeRequest) message() []byte {
+	return appendMessage(nil, etf.Tuple{etf.Atom("resume"), etf.Map{
+		{Key: etf.Atom("channel"), Value: etf.Binary(r.id[:])},
+		{Key: etf.Atom("got"), Value: countsOf(r.got)},
+		{Key: etf.Atom("index"), Value: etf.Uint(r.index)},
+		{Key: etf.Atom("proof"), Value: etf.Binary(r.proof)},
+		{Key: etf.Atom("serial"), Value: etf.Uint(r.serial)},
+	}})
+}
+
+func parseResume(fields etf.Map) (r resumeRequest, err error) {
+	id, _ := fields.Get("channel").(etf.Binary)
+	index, isIndex := fields.Get("index").(etf.Uint)
+	serial, isSerial := fields.Get("serial").(etf.Uint)
+	proof, _ := fields.Get("proof").(etf.Binary)
+	got, isGot := parseCounts(fields.Get("got"))
+	if len(id) != resumeIDSize || !isIndex || index >= maxConnections || !isSerial || !isGot || len(proof) != sha256.Size {
+		return r, broken("resume: channel, index, serial, got or proof is missing or wrong")
+	}
+	return resumeRequest{[resumeIDSize]byte([]byte(id)), int(index), uint64(serial), got, []byte(proof)}, nil
+}
+
+// countsOf encodes counts of bytes, eight bytes each.
+func countsOf(counts []uint64) etf.Binary {
+	var b []byte
+	for _, n := range counts {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	return etf.Binary(b)
+}
+
+func parseCounts(t etf.Term) (counts []uint64, ok bool) {
+	b, ok := t.(etf.Binary)
+	if !ok || len(b)%8 != 0 {
+		return nil, false
+	}
+	for ; len(b) > 0; b = b[8:] {
+		counts = append(counts, binary.BigEndian.Uint64([]byte(b[:8])))
+	}
+	return counts, true
+}
+
+// A goneError says that the acceptor does not know the channel that was to be resumed.
+type goneError struct{ err error }
+
+func (e *goneError) Error() string { return e.err.Error() }
+
+var (
+	errNoChannel  = errors.New("it resumes a channel that is not here any more")
+	errNoResume   = errors.New("it resumes a channel and cannot prove that it may")
+	errStale      = errors.New("it resumes a connection that was resumed since")
+	errOver       = errors.New("it resumes a channel that has ended")
+	errWrongCount = errors.New("it resumes a channel with counts that cannot be")
+)
+
+// acceptResume is the acceptor's role, once it has read the dialler's request. With an error the connection is the
+// caller's to close.
+func (e *Endpoint) acceptResume(
+	ctx context.Context, conn *quic.Conn, main *quic.Stream, r resumeRequest,
+) *handshakeError {
+	e.mu.Lock()
+	l := e.resumable[r.id]
+	e.mu.Unlock()
+	if l == nil {
+		return turnedAway(CloseGone, errNoChannel)
+	}
+	want, err := l.resume.token.proof(conn, cookie.RoleDialler, r.index, r.serial)
+	if err != nil {
+		return refused(err)
+	}
+	ours, err := l.resume.token.proof(conn, cookie.RoleAcceptor, r.index, r.serial)
+	if err != nil {
+		return refused(err)
+	}
+	if !hmac.Equal(r.proof, want) || r.index >= len(l.slots) {
+		return refused(errNoResume)
+	}
+	traceOf(conn.Context()).decide(l.resume.node)
+
+	s := l.slots[r.index]
+	s.mu.Lock()
+	if r.serial <= s.serial || l.Cause() != nil {
+		s.mu.Unlock()
+		return s.refuses(errStale)
+	}
+	s.serial = r.serial
+	before, got := s.detachLocked()
+	s.mu.Unlock()
+	if before != nil {
+		defer closeConn(before, CloseMoved, "another connection has taken its place")
+	}
+	err = inTime(ctx, main, func() error {
+		_, err := main.Write(appendMessage(nil, etf.Tuple{etf.Atom("resumed"), etf.Map{
+			{Key: etf.Atom("got"), Value: countsOf(got)},
+			{Key: etf.Atom("proof"), Value: etf.Binary(ours)},
+		}}))
+		return err
+	})
+	if err == nil {
+		err = s.attach(conn, main, r.serial, r.got)
+	}
+	if err != nil {
+		s.expectResumption(&EndError{ConnectionLost, err}, l.resume.limit)
+		return s.refuses(err)
+	}
+	l.resume.resumed(s, conn)
+	return nil
+}
+
+// refuses is the acceptor's answer to an authenticated dialler whose connection does not serve here. Nothing can come
+// of a channel that has ended, or whose sides do not agree on what they have.
+func (s *linkSlot) refuses(err error) *handshakeError {
+	switch {
+	case errors.Is(err, errWrongCount):
+		return turnedAway(CloseProtocol, err)
+	case s.link.Cause() != nil:
+		return turnedAway(CloseGone, errOver)
+	}
+	return refused(err)
+}
+
+// attach is attachLocked for a resumption. It fails too if another has begun since, or if the peer is not trusted.
+func (s *linkSlot) attach(conn *quic.Conn, main *quic.Stream, serial uint64, from []uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.serial != serial || s.conn != nil {
+		return errStale
+	}
+	// Under the lock, and so before or after a reload judges all connections.
+	if err := s.link.resume.trusts(conn); err != nil {
+		return err
+	}
+	if s.link.Cause() != nil {
+		return errOver
+	}
+	if len(from) != len(s.streams()) || !s.attachLocked(conn, main, from) {
+		// No other connection makes them right.
+		s.link.work.Fork(func() {
+			s.link.finish(&EndError{ProtocolError, errWrongCount}, CloseProtocol, errWrongCount.Error())
+		})
+		return errWrongCount
+	}
+	pause := time.Since(s.downSince)
+	s.downSince, s.resuming, s.unheard = time.Time{}, false, false
+	s.expectNothingLocked()
+	s.outages.Count++
+	s.outages.Last = pause
+	s.outages.Total += pause
+	return nil
+}
+
+// resumeOn is the dialler's role on a new connection. Heard are the packets of the present connection that came until
+// it was found silent; if there are more, the new one is not needed. With an error the connection is the caller's to
+// close.
+func (s *linkSlot) resumeOn(ctx context.Context, conn *quic.Conn, heard uint64) error {
+	token := &s.link.resume.token
+	main, err := conn.OpenStreamSync(ctx)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.conn != nil && !s.unheard && s.conn.ConnectionStats().PacketsReceived != heard {
+		s.mu.Unlock()
+		return errNotNeeded
+	}
+	s.serial++
+	r := resumeRequest{id: token.id(), index: s.index, serial: s.serial}
+	before, got := s.detachLocked()
+	s.mu.Unlock()
+	r.got = got
+	if before != nil {
+		s.link.resume.lost(s, errSilent)
+		// Not before the acceptor has let go of it, whom else a stateless reset might tell that this sidecar is dead.
+		defer closeConn(before, CloseMoved, "another connection has taken its place")
+	}
+	if r.proof, err = token.proof(conn, cookie.RoleDialler, r.index, r.serial); err != nil {
+		return err
+	}
+	want, err := token.proof(conn, cookie.RoleAcceptor, r.index, r.serial)
+	if err != nil {
+		return err
+	}
+	var theirs []uint64
+	err = inTime(ctx, main, func() error {
+		if _, err := main.Write(r.message()); err != nil {
+			return err
+		}
+		body, err := readMessage(main)
+		if err != nil {
+			return err
+		}
+		fields, err := fieldsOf(body, "resumed")
+		if err != nil {
+			return err
+		}
+		counts, ok := parseCounts(fields.Get("got"))
+		if proof, _ := fields.Get("proof").(etf.Binary); !ok || !hmac.Equal([]byte(proof), want) {
+			return errors.New("the peer cannot prove that it is the one that was dialled")
+		}
+		theirs = counts
+		return nil
+	})
+	if closed, ok := errors.AsType[*quic.ApplicationError](err); ok && ErrorCode(closed.ErrorCode) == CloseGone {
+		return &goneError{closedBy(closed)}
+	}
+	if err == nil {
+		err = s.attach(conn, main, r.serial, theirs)
+	}
+	if err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	return nil
+}
+
+// errSilent is why a connection that has not ended is replaced.
+var errSilent = &EndError{ConnectionLost, errors.New("the peer does not answer on it")}
+
+// errNotNeeded is why a new connection is given up: the one before is not silent any more.
+var errNotNeeded = errors.New("the connection before is heard again")

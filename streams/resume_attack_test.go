@@ -1,0 +1,685 @@
+package streams
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"quic_dist/internal/cookie"
+	"quic_dist/internal/erlang/etf"
+	"quic_dist/internal/lanes"
+	"quic_dist/internal/testrun"
+)
+
+// A puppet is a dialler that is not one of ours. It knows the cookie, and has a channel.
+type puppet struct {
+	at       netip.AddrPort
+	conn     *quic.Conn
+	main     *quic.Stream
+	token    resumeToken
+	accepted *Channel
+}
+
+// newPuppet connects a puppet that asks for these lanes and features.
+func newPuppet(t testing.TB, b *running, at netip.AddrPort, laneCount int, features ...string) *puppet {
+	t.Helper()
+	conn, err := strange(t, at, alpn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	main := say(t, conn, appendHello(nil, Hello{
+		Wire: 1, Build: "x", Node: "a@h", Features: features, Streams: lanes.Bulk, Lanes: laneCount, Connections: 1,
+		Proof: proofsOf(t, conn, testCookie).Dialler,
+	}))
+	peer, err := readHello(main)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := b.Accept(testrun.Context(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &puppet{at, conn, main, peer.Resume, accepted}
+}
+
+// slot is the place of the acceptor's first connection.
+func (p *puppet) slot() *linkSlot { return quicOf(p.accepted).slots[0] }
+
+// request returns the right request for a connection.
+func (p *puppet) request(t testing.TB, conn *quic.Conn, index int, serial uint64, got ...uint64) resumeRequest {
+	t.Helper()
+	proof, err := p.token.proof(conn, cookie.RoleDialler, index, serial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resumeRequest{p.token.id(), index, serial, got, proof}
+}
+
+// ask makes another connection and says what request returns for it.
+func (p *puppet) ask(t testing.TB, request func(*quic.Conn) resumeRequest) (*quic.Conn, *quic.Stream) {
+	t.Helper()
+	conn, err := strange(t, p.at, alpn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, say(t, conn, request(conn).message())
+}
+
+// resume takes a right request to its end: the connection is the channel's.
+func (p *puppet) resume(t testing.TB, serial uint64, got ...uint64) {
+	t.Helper()
+	p.conn, p.main = p.ask(t, func(c *quic.Conn) resumeRequest { return p.request(t, c, 0, serial, got...) })
+	if _, err := answered(p.main); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// answered reads the answer to a request that is granted.
+func answered(main *quic.Stream) (got []uint64, err error) {
+	body, err := readMessage(main)
+	if err != nil {
+		return nil, err
+	}
+	fields, err := fieldsOf(body, "resumed")
+	if err != nil {
+		return nil, err
+	}
+	got, _ = parseCounts(fields.Get("got"))
+	return got, nil
+}
+
+// unharmed asserts that frames pass both ways over the puppet's connection.
+func (p *puppet) unharmed(t testing.TB) {
+	t.Helper()
+	sent := frame("to the acceptor")
+	if _, err := p.main.Write(sent); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 100)
+	if n, err := pull(p.accepted)(got); err != nil || !bytes.Equal(got[:n], sent) {
+		t.Fatalf("the acceptor gets %q, %v", got[:n], err)
+	}
+	sent = frame("to the dialler")
+	if _, err := p.accepted.Write(sent); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.main.SetReadDeadline(time.Now().Add(testrun.Patience()))
+	if _, err := io.ReadFull(p.main, got[:len(sent)]); err != nil || !bytes.Equal(got[:len(sent)], sent) {
+		t.Fatalf("the dialler gets %q, %v", got[:len(sent)], err)
+	}
+}
+
+// No connection takes the place of another without a proof for this connection, place and serial number, and the
+// channel goes on over the one that it has.
+func TestForgedResumptionsAreRefused(t *testing.T) {
+	b, at := listening(t, resumable(t, lanes.Single, 0, 1))
+	p, other := newPuppet(t, b, at, 0, resumeFeature), newPuppet(t, b, at, 0, resumeFeature)
+	var recorded resumeRequest
+	right := func(c *quic.Conn) resumeRequest { return p.request(t, c, 0, 1, 0) }
+	for _, c := range []struct {
+		name    string
+		code    ErrorCode
+		request func(*quic.Conn) resumeRequest
+	}{
+		{"unknown channel", CloseGone, func(c *quic.Conn) resumeRequest {
+			r := right(c)
+			r.id[0]++
+			return r
+		}},
+		{"wrong proof", CloseRefused, func(c *quic.Conn) resumeRequest {
+			r := right(c)
+			recorded = right(c)
+			r.proof[31]++
+			return r
+		}},
+		{"proof of another connection", CloseRefused, func(*quic.Conn) resumeRequest { return recorded }},
+		{"proof of the acceptor", CloseRefused, func(c *quic.Conn) resumeRequest {
+			r := right(c)
+			r.proof, _ = p.token.proof(c, cookie.RoleAcceptor, 0, 1)
+			return r
+		}},
+		{"proof of another channel", CloseRefused, func(c *quic.Conn) resumeRequest {
+			r := other.request(t, c, 0, 1, 0)
+			r.id = p.token.id()
+			return r
+		}},
+		{"proof of another place", CloseRefused, func(c *quic.Conn) resumeRequest {
+			r := p.request(t, c, 1, 1, 0)
+			r.index = 0
+			return r
+		}},
+		{"proof of another serial number", CloseRefused, func(c *quic.Conn) resumeRequest {
+			r := right(c)
+			r.serial = 2
+			return r
+		}},
+		{"no such place", CloseRefused, func(c *quic.Conn) resumeRequest { return p.request(t, c, 1, 1, 0) }},
+		{"no place at all", CloseProtocol, func(c *quic.Conn) resumeRequest {
+			return p.request(t, c, maxConnections, 1, 0)
+		}},
+		{"serial number 0", CloseRefused, func(c *quic.Conn) resumeRequest { return p.request(t, c, 0, 0, 0) }},
+		{"short proof", CloseProtocol, func(c *quic.Conn) resumeRequest {
+			r := right(c)
+			r.proof = r.proof[:31]
+			return r
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conn, main := p.ask(t, c.request)
+			if code := closeCode(t, conn); code != c.code {
+				t.Errorf("closed with %s, want %s", code, c.code)
+			}
+			if got, err := answered(main); err == nil {
+				t.Errorf("the answer is %d", got)
+			}
+			p.unharmed(t)
+		})
+	}
+	if outages := p.accepted.Stats().Outages; outages.Count > 0 || outages.Down > 0 {
+		t.Errorf("the channel has lost a connection: %+v", outages)
+	}
+	other.unharmed(t)
+}
+
+// A dialler that is authentic and says that it has what it cannot have breaks the wire.
+func TestImpossibleCountsEndTheChannel(t *testing.T) {
+	for name, got := range map[string][]uint64{
+		"none": {}, "too many": {0, 0}, "more than was sent": {200_001}, "far more": {1 << 63},
+		"less than confirmed": {99_999},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, at := listening(t, resumable(t, lanes.Single, 0, 1))
+			p := newPuppet(t, b, at, 0, resumeFeature)
+			if _, err := p.accepted.Write(frame(string(make([]byte, 200_000-prefixSize)))); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(p.main, make([]byte, 200_000)); err != nil {
+				t.Fatal(err)
+			}
+			p.confirm(t, 0, 100_000)
+			for end := time.Now().Add(testrun.Patience()); time.Now().Before(end); time.Sleep(time.Millisecond) {
+				if _, kept := counts(t, p.accepted.out); kept == 100_000 {
+					break
+				}
+			}
+			conn, _ := p.ask(t, func(c *quic.Conn) resumeRequest { return p.request(t, c, 0, 1, got...) })
+			if code := closeCode(t, conn); code != CloseProtocol {
+				t.Errorf("closed with %s", code)
+			}
+			testrun.Await(t, p.accepted.Done(), "the channel's end")
+			wantReason(t, p.accepted.Err(), ProtocolError)
+		})
+	}
+}
+
+// confirm opens a stream of confirmations.
+func (p *puppet) confirm(t testing.TB, stream byte, upTo uint64) *quic.SendStream {
+	t.Helper()
+	s, err := p.conn.OpenUniStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Write(binary.BigEndian.AppendUint64([]byte{confirmStreamByte, stream}, upTo)); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Confirmations of what was not sent, or not as the wire has it, end the channel.
+func TestWrongConfirmationsEndTheChannel(t *testing.T) {
+	for name, do := range map[string]func(*testing.T, *puppet){
+		"more than was sent": func(t *testing.T, p *puppet) { p.confirm(t, 0, 101) },
+		"far more":           func(t *testing.T, p *puppet) { p.confirm(t, 0, 1<<63+1) },
+		"of no lane":         func(t *testing.T, p *puppet) { p.confirm(t, 5, 0) },
+		"of stream 255":      func(t *testing.T, p *puppet) { p.confirm(t, 255, 0) },
+		"a second stream":    func(t *testing.T, p *puppet) { p.confirm(t, 0, 1); p.confirm(t, 0, 2) },
+		"garbage":            func(t *testing.T, p *puppet) { _, _ = p.confirm(t, 0, 1).Write([]byte("GET / HTTP/1.1\r\n")) },
+		"an end":             func(t *testing.T, p *puppet) { _ = p.confirm(t, 0, 1).Close() },
+		"an end within one": func(t *testing.T, p *puppet) {
+			s := p.confirm(t, 0, 1)
+			_, _ = s.Write([]byte{0, 0})
+			_ = s.Close()
+		},
+		"a reset": func(t *testing.T, p *puppet) {
+			s := p.confirm(t, 0, 1)
+			for end := time.Now().Add(testrun.Patience()); time.Now().Before(end); time.Sleep(time.Millisecond) {
+				if _, kept := counts(t, p.accepted.out); kept == 99 {
+					break
+				}
+			}
+			s.CancelWrite(7)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, at := listening(t, resumable(t, lanes.Bulk, 4, 1))
+			p := newPuppet(t, b, at, 4, resumeFeature)
+			if _, err := p.accepted.Write(frame("\x83\x44\x00" + string(make([]byte, 100-prefixSize-3)))); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(p.main, make([]byte, 100)); err != nil {
+				t.Fatal(err)
+			}
+			do(t, p)
+			if code := closeCode(t, p.conn); code != CloseProtocol {
+				t.Errorf("closed with %s", code)
+			}
+			wantReason(t, p.accepted.Err(), ProtocolError)
+		})
+	}
+}
+
+// Who has not agreed to resume may neither confirm nor resume.
+func TestConfirmationsAreAgreed(t *testing.T) {
+	b, at := listening(t, resumable(t, lanes.Bulk, 4, 1))
+	p := newPuppet(t, b, at, 4)
+	if p.token != (resumeToken{}) {
+		t.Error("there is a token without the feature")
+	}
+	conn, _ := p.ask(t, func(c *quic.Conn) resumeRequest { return p.request(t, c, 0, 1, 0, 0, 0, 0, 0) })
+	if code := closeCode(t, conn); code != CloseGone {
+		t.Errorf("a resumption is closed with %s", code)
+	}
+	p.unharmed(t)
+	p.confirm(t, 0, 0)
+	if code := closeCode(t, p.conn); code != CloseProtocol {
+		t.Errorf("closed with %s", code)
+	}
+	wantReason(t, p.accepted.Err(), ProtocolError)
+}
+
+// The resumption with the highest serial number has the channel, in whatever order they come and however many at
+// once, also while the connection before is alive.
+func TestTheLatestResumptionHasTheChannel(t *testing.T) {
+	b, at := listening(t, resumable(t, lanes.Single, 0, 1))
+	p := newPuppet(t, b, at, 0, resumeFeature)
+	p.unharmed(t)
+	has := func() uint64 { return uint64(len(frame("to the dialler"))) }
+	first := p.conn
+	p.resume(t, 2, has())
+	if code := closeCode(t, first); code != CloseMoved {
+		t.Errorf("the connection before is closed with %s", code)
+	}
+	for _, serial := range []uint64{1, 2} {
+		late, _ := p.ask(t, func(c *quic.Conn) resumeRequest { return p.request(t, c, 0, serial, has()) })
+		if code := closeCode(t, late); code != CloseRefused {
+			t.Errorf("number %d after 2 is closed with %s", serial, code)
+		}
+	}
+	p.unharmed(t)
+
+	const racers = 6
+	conns, mains := make([]*quic.Conn, racers), make([]*quic.Stream, racers)
+	var all sync.WaitGroup
+	for i := range racers {
+		conn, err := strange(t, p.at, alpn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		main, err := conn.OpenStream()
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns[i], mains[i] = conn, main
+		message := p.request(t, conn, 0, uint64(3+i), 2*has()).message()
+		all.Go(func() {
+			_, _ = main.Write(message)
+			_, _ = answered(main)
+		})
+	}
+	all.Wait()
+	for i, conn := range conns[:racers-1] {
+		if code := closeCode(t, conn); code != CloseRefused && code != CloseMoved {
+			t.Errorf("number %d is closed with %s", 3+i, code)
+		}
+	}
+	p.conn, p.main = conns[racers-1], mains[racers-1]
+	p.unharmed(t)
+	if p.conn.Context().Err() != nil || p.accepted.Err() != nil {
+		t.Error("the last one has ended")
+	}
+}
+
+// goroutines counts those whose stacks have all of words.
+func goroutines(words ...string) (n int) {
+	stacks := make([]byte, 1<<22)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	for g := range strings.SplitSeq(string(stacks), "\n\n") {
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(g, w) }) {
+			n++
+		}
+	}
+	return n
+}
+
+// awaitGoroutines waits until there are at most so many whose stacks have all of words.
+func awaitGoroutines(t testing.TB, most int, words ...string) {
+	t.Helper()
+	for end := time.Now().Add(testrun.Patience()); goroutines(words...) > most; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d goroutines with %q, want at most %d", goroutines(words...), words, most)
+		}
+	}
+}
+
+// A peer that resumes as fast as it can leaves nothing behind and keeps no other channel from its work.
+func TestAPeerThatResumesAgainAndAgain(t *testing.T) {
+	cfg := resumable(t, lanes.Bulk, 4, 1)
+	cfg.Log = nil
+	b, at := listening(t, cfg)
+	p := newPuppet(t, b, at, 0, resumeFeature)
+	dialled, accepted := pair(t, start(t, cfg), b, at)
+	done := exchange(t, dialled, accepted, lanes.Bulk, 300, 1)
+	for serial := range uint64(60) {
+		before := p.conn
+		p.resume(t, serial+1, 0)
+		if code := closeCode(t, before); code != CloseMoved {
+			t.Errorf("the connection before is closed with %s", code)
+		}
+	}
+	testrun.Await(t, done, "the other channel's frames")
+	p.unharmed(t)
+	awaitGoroutines(t, 3, "linkSlot).accept(")
+	if n := quicOf(accepted).slots[0].outages.Count; n > 0 {
+		t.Errorf("the other channel has lost %d connections", n)
+	}
+}
+
+// Strangers that name channels at random find none, take no more places than all strangers do, and leave nothing.
+func TestStrangersThatResumeAreTurnedAway(t *testing.T) {
+	cfg := resumable(t, lanes.Bulk, 4, 1)
+	cfg.Log, cfg.MaxPending = nil, 8
+	b, at := listening(t, cfg)
+	dialled, accepted := pair(t, start(t, cfg), b, at)
+	done := exchange(t, dialled, accepted, lanes.Bulk, 300, 1)
+	var all sync.WaitGroup
+	for i := range 4 {
+		rng := rand.New(rand.NewPCG(uint64(i), 5))
+		all.Go(func() {
+			for range 5 {
+				conn, err := strange(t, at, alpn)
+				if err != nil {
+					continue // there is no place for it
+				}
+				r := resumeRequest{index: 0, serial: rng.Uint64() >> 1, got: make([]uint64, 5), proof: make([]byte, 32)}
+				for i := range r.id {
+					r.id[i] = byte(rng.Uint32())
+				}
+				if s, err := conn.OpenStream(); err == nil {
+					_, _ = s.Write(r.message())
+				}
+				select {
+				case <-conn.Context().Done():
+				case <-time.After(testrun.Patience()):
+					t.Error("a stranger is not turned away")
+				}
+				if n := b.admission.pending(); n > withExcess(cfg.MaxPending) {
+					t.Errorf("%d connections are pending", n)
+				}
+			}
+		})
+	}
+	all.Wait()
+	testrun.Await(t, done, "the channel's frames")
+	b.mu.Lock()
+	n := len(b.resumable)
+	b.mu.Unlock()
+	if n != 1 || accepted.Stats().Outages.Count > 0 {
+		t.Errorf("%d channels can be resumed; %+v", n, accepted.Stats().Outages)
+	}
+}
+
+// A fake is an acceptor that is not one of ours. Its first connection is a channel's, which it then leaves; what it
+// says on the others is a test's choice.
+func fake(
+	t testing.TB, says func(n int, c *quic.Conn, main *quic.Stream, r resumeRequest, token resumeToken),
+) netip.AddrPort {
+	t.Helper()
+	token := newResumeToken()
+	n := 0
+	return stranger(t, alpn, func(c *quic.Conn) {
+		main, err := c.AcceptStream(c.Context())
+		if err != nil {
+			return
+		}
+		said, err := readFirst(main)
+		switch {
+		case err != nil:
+			return
+		case said.resume == nil:
+			_, _ = main.Write(appendHello(nil, Hello{
+				Wire: 1, Build: "x", Node: "b@h", Features: []string{resumeFeature}, Resume: token,
+				Proof: proofsOf(t, c, testCookie).Acceptor,
+			}))
+			var first [1]byte
+			_, _ = io.ReadFull(main, first[:]) // the channel is there
+			_ = c.CloseWithError(quic.ApplicationErrorCode(CloseMoved), "")
+		default:
+			n++
+			says(n, c, main, *said.resume, token)
+		}
+	})
+}
+
+// grant is the answer to a request, with these counts and a proof of this role.
+func grant(c *quic.Conn, main *quic.Stream, r resumeRequest, token resumeToken, role string, got ...uint64) {
+	proof, _ := token.proof(c, role, r.index, r.serial)
+	_, _ = main.Write(appendMessage(nil, etf.Tuple{etf.Atom("resumed"), etf.Map{
+		{Key: etf.Atom("got"), Value: countsOf(got)},
+		{Key: etf.Atom("proof"), Value: etf.Binary(proof)},
+	}}))
+}
+
+// A dialler goes on with nobody but the acceptor of its channel, and tries until that answers.
+func TestADiallerResumesWithItsAcceptorOnly(t *testing.T) {
+	told := make(chan uint64, 10)
+	written := uint64(len(frame("hello")))
+	at := fake(t, func(n int, c *quic.Conn, main *quic.Stream, r resumeRequest, token resumeToken) {
+		told <- r.serial
+		switch n {
+		case 1:
+			grant(c, main, r, token, cookie.RoleDialler, 1) // what the dialler itself has shown
+		case 2:
+			token[40]++
+			grant(c, main, r, token, cookie.RoleAcceptor, 1)
+		case 3:
+			_ = c.CloseWithError(quic.ApplicationErrorCode(CloseBusy), "")
+		case 4:
+			_, _ = main.Write(frame("nonsense"))
+		default:
+			grant(c, main, r, token, cookie.RoleAcceptor, 1)
+			got := make([]byte, written-1)
+			if _, err := io.ReadFull(main, got); err != nil || !bytes.Equal(got, frame("hello")[1:]) {
+				t.Errorf("it goes on with %q, %v", got, err)
+			}
+			_ = c.CloseWithError(quic.ApplicationErrorCode(CloseNone), "")
+			return
+		}
+		<-c.Context().Done()
+	})
+	a, err := start(t, resumable(t, lanes.Single, 0, 1)).Dial(testrun.Context(t), to(at))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Write(frame("hello")); err != nil {
+		t.Fatal(err)
+	}
+	testrun.Await(t, a.Done(), "the end")
+	wantReason(t, a.Err(), PeerClosed)
+	for serial := range uint64(5) {
+		if got := testrun.Receive(t, told); got != serial+1 {
+			t.Errorf("serial number %d, want %d", got, serial+1)
+		}
+	}
+}
+
+// An acceptor that knows nothing of the channel ends it at once, and so does one that has what it cannot have.
+func TestADiallerEndsWhatCannotBeResumed(t *testing.T) {
+	for name, c := range map[string]struct {
+		says   func(int, *quic.Conn, *quic.Stream, resumeRequest, resumeToken)
+		reason EndReason
+	}{
+		"gone": {func(_ int, c *quic.Conn, _ *quic.Stream, _ resumeRequest, _ resumeToken) {
+			_ = c.CloseWithError(quic.ApplicationErrorCode(CloseGone), "")
+		}, ConnectionLost},
+		"more than was sent": {func(_ int, c *quic.Conn, main *quic.Stream, r resumeRequest, token resumeToken) {
+			grant(c, main, r, token, cookie.RoleAcceptor, 100)
+			<-c.Context().Done()
+		}, ProtocolError},
+		"no counts": {func(_ int, c *quic.Conn, main *quic.Stream, r resumeRequest, token resumeToken) {
+			grant(c, main, r, token, cookie.RoleAcceptor)
+			<-c.Context().Done()
+		}, ProtocolError},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, err := start(t, resumable(t, lanes.Single, 0, 1)).Dial(testrun.Context(t), to(fake(t, c.says)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = a.Write(frame("hello"))
+			began := time.Now()
+			testrun.Await(t, a.Done(), "the end")
+			wantReason(t, a.Err(), c.reason)
+			if took := time.Since(began); took > testrun.Scaled(2*time.Second) {
+				t.Errorf("it takes %v", took)
+			}
+		})
+	}
+}
+
+// progress is how many bytes have been read of a channel's streams.
+func progress(all ...*Channel) (n uint64) {
+	for _, c := range all {
+		for _, s := range c.in {
+			s.mu.Lock()
+			n += s.got
+			s.mu.Unlock()
+		}
+	}
+	return n
+}
+
+// settled waits until a queue keeps no more than what a peer need not confirm.
+func settled(t testing.TB, c *Channel) {
+	t.Helper()
+	for end := time.Now().Add(testrun.Patience()); ; time.Sleep(time.Millisecond) {
+		queued, kept := counts(t, c.out)
+		if queued == 0 && kept >= 0 && kept <= len(c.out.streams)*confirmEvery {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes stay queued and %d kept", queued, kept)
+		}
+	}
+}
+
+// The loss of one of three connections costs the streams of the others nothing, and its own nothing but time.
+func TestOneOfSeveralConnectionsIsLost(t *testing.T) {
+	for _, mode := range []lanes.Mode{lanes.Bulk, lanes.Sender} {
+		t.Run(mode.String(), func(t *testing.T) {
+			cfg := resumable(t, mode, 4, 3)
+			cfg.Log = nil
+			r, a, b := relayed(t, cfg)
+			rng := rand.New(rand.NewPCG(7, uint64(mode)))
+			conns := func() (all [3]*quic.Conn) {
+				for i := range all {
+					all[i] = connOf(a, i)
+				}
+				return all
+			}
+			done := exchange(t, a, b, mode, 600, 3)
+			lost, resets := map[int]int{}, 0
+			for !over(done) {
+				for more := progress(a, b) + uint64(rng.IntN(1<<19)); progress(a, b) < more && !over(done); {
+					time.Sleep(time.Millisecond)
+				}
+				before := conns()
+				resets += r.resetLatest()
+				for end := time.Now().Add(testrun.Scaled(50 * time.Millisecond)); conns() == before && time.Now().Before(end); {
+					time.Sleep(time.Millisecond)
+				}
+				whole(a, done)
+				for i, conn := range conns() {
+					if conn != before[i] {
+						lost[i]++
+					}
+				}
+			}
+			t.Logf("lost: %v; dialler %+v, acceptor %+v", lost, a.Stats().Outages, b.Stats().Outages)
+			if n := lost[0] + lost[1] + lost[2]; n == 0 || n > resets {
+				t.Errorf("%d connections were lost of %d", n, resets)
+			}
+			settled(t, a)
+			settled(t, b)
+		})
+	}
+}
+
+// Many channels whose receivers wait keep bounded memory, lose their connections, and have everything when they go on.
+func TestManyWaitingChannelsAreBoundedAndResume(t *testing.T) {
+	const channels, size, each = 20, 50_000, 30
+	cfg := resumable(t, lanes.Single, 0, 1)
+	cfg.Log = nil
+	acceptor, at := listening(t, cfg)
+	r := newNAT(t, at, resetKeyOf(acceptor))
+	a := start(t, cfg)
+	read := make(chan struct{})
+	var all, written sync.WaitGroup
+	dialled := make([]*Channel, channels)
+	for i := range channels {
+		from, to := pair(t, a, acceptor, r.at())
+		dialled[i] = from
+		written.Add(1)
+		all.Go(func() {
+			defer written.Done()
+			for range each {
+				if _, err := from.Write(frame(string(make([]byte, size)))); err != nil {
+					t.Error(err)
+				}
+			}
+			from.CloseWrite()
+		})
+		all.Go(func() {
+			got := 0
+			err := to.Receive(0, func(run []byte) {
+				<-read
+				got += len(run)
+			})
+			if err != io.EOF || got != each*(size+prefixSize) {
+				t.Errorf("%d bytes, %v", got, err)
+			}
+		})
+	}
+	written.Wait()
+	for _, c := range dialled {
+		if queued, kept := counts(t, c.out); queued+kept > each*(size+prefixSize) || queued == 0 {
+			t.Errorf("%d bytes are queued and %d kept", queued, kept)
+		}
+	}
+	r.reset()
+	close(read)
+	ctx, cancel := context.WithCancel(testrun.Context(t))
+	go func() { defer cancel(); all.Wait() }()
+	<-ctx.Done()
+	if ctx.Err() != context.Canceled {
+		t.Fatal("not all has arrived")
+	}
+	lost := uint64(0)
+	for _, c := range dialled {
+		settled(t, c)
+		lost += c.Stats().Outages.Count
+	}
+	if lost == 0 {
+		t.Error("no connection was lost")
+	}
+}
