@@ -63,6 +63,7 @@ type HappenedKind string
 const (
 	HappenedDown               HappenedKind = "down"
 	HappenedConnectFailed      HappenedKind = "connect_failed"
+	HappenedConnectionEnded    HappenedKind = "connection_ended"
 	HappenedRefused            HappenedKind = "refused"
 	HappenedUntrusted          HappenedKind = "untrusted"
 	HappenedFlood              HappenedKind = "flood"
@@ -72,7 +73,7 @@ const (
 
 func (HappenedKind) known() []HappenedKind {
 	return []HappenedKind{
-		HappenedDown, HappenedConnectFailed, HappenedRefused, HappenedUntrusted, HappenedFlood,
+		HappenedDown, HappenedConnectFailed, HappenedConnectionEnded, HappenedRefused, HappenedUntrusted, HappenedFlood,
 		HappenedCertificatesFailed, HappenedSidecarDown,
 	}
 }

@@ -187,11 +187,14 @@ const (
 	EventCertificatesFailed Event = "certificates_failed"
 	EventUntrusted          Event = "untrusted"
 	EventKeyExpires         Event = "key_expires"
+	EventConnectionEnded    Event = "connection_ended"
+	EventConnectionResumed  Event = "connection_resumed"
 )
 
 func (Event) known() []Event {
 	return []Event{
 		EventRefused, EventFlood, EventCertificateExpires, EventCertificatesFailed, EventUntrusted, EventKeyExpires,
+		EventConnectionEnded, EventConnectionResumed,
 	}
 }
 

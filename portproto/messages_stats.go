@@ -67,7 +67,7 @@ const (
 
 // Add appends a channel if it fits, and reports whether it did. The first one always does.
 func (m *StatsPage) Add(c ChannelStats) bool {
-	elements := 13 + 12*len(c.Connections) + 4*len(c.Lanes)
+	elements := 19 + 12*len(c.Connections) + 4*len(c.Lanes)
 	bytes := 4*5 + len(c.Node) + len(c.Identity) + len(c.Address) + 64 + maxUintBytes*elements
 	if len(m.Channels) == MaxStatsChannels || m.elements+elements > statsElements || m.bytes+bytes > statsBytes {
 		return false
@@ -102,7 +102,8 @@ type ChannelStats struct {
 	Uptime      uint64            // milliseconds
 	Backlog     uint64            // bytes from the peer that the VM has not read
 	Connections []ConnectionStats // 1 to MaxConnections; the first has the main stream
-	Lanes       []LaneStats       // the main stream and the used lanes; at most 1 + MaxLanes
+	Outages     Outages
+	Lanes       []LaneStats // the main stream and the used lanes; at most 1 + MaxLanes
 }
 
 func (c *ChannelStats) tuple() tuple {
@@ -110,7 +111,8 @@ func (c *ChannelStats) tuple() tuple {
 	return tuple{
 		&c.Channel, &c.Node, &c.Identity, &c.Address, &c.Port,
 		wordIn(&c.Direction), plane, wordIn(&c.Streams), &c.Uptime, &c.Backlog,
-		list[ConnectionStats]{&c.Connections, 1, MaxConnections}, list[LaneStats]{&c.Lanes, 0, 1 + MaxLanes},
+		list[ConnectionStats]{&c.Connections, 1, MaxConnections}, &c.Outages,
+		list[LaneStats]{&c.Lanes, 0, 1 + MaxLanes},
 	}
 }
 
@@ -127,6 +129,19 @@ func (c *ConnectionStats) tuple() tuple {
 		&c.RTT, &c.RTTVariation, &c.RTTLeast, &c.RTTLatest, &c.CongestionWindow,
 		&c.BytesSent, &c.BytesReceived, &c.BytesLost, &c.PacketsSent, &c.PacketsReceived, &c.PacketsLost,
 	}
+}
+
+// Outages are the times in which a QUIC connection of a channel had ended and no other had taken its place.
+type Outages struct {
+	Count  uint64 // that are over
+	Last   uint64 // milliseconds, like Total
+	Total  uint64
+	Resent uint64 // bytes that were sent again
+	Down   uint32 // connections that are missing now; at most MaxConnections
+}
+
+func (o *Outages) tuple() tuple {
+	return tuple{&o.Count, &o.Last, &o.Total, &o.Resent, integer[uint32]{&o.Down, 0, MaxConnections}}
 }
 
 // LaneStats are the figures of one stream of a channel, in the direction to the peer.

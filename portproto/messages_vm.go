@@ -35,8 +35,9 @@ type Configure struct {
 	LogLevel     Level
 	DataPlane    DataPlane // empty if left out, which means stdio
 	Streams      Mode
-	Lanes        int // 1 to MaxLanes
-	Connections  int // 1 to MaxConnections; 0: as many as the path needs
+	Lanes        int   // 1 to MaxLanes
+	Connections  int   // 1 to MaxConnections; 0: as many as the path needs
+	Resume       *bool // nil if left out, which means false
 
 	CertificateNames CertificateNames // empty if left out, which means any
 	CloseUntrusted   *bool            // nil if left out, which means false; like InsecureNoVerify
@@ -85,6 +86,7 @@ func (m *Configure) layout() (etf.Atom, []field) {
 		{"peer_port", optionalPort(&m.PeerPort)},
 		{"qlog_dir", optional(&m.QlogDir)},
 		{"reset_key", &m.ResetKey},
+		{"resume", optional(&m.Resume)},
 		{"status_port", optional(&m.StatusPort)},
 		{"streams", wordIn(&m.Streams)},
 	}

@@ -32,6 +32,7 @@
     streams := single | bulk | sender,
     lanes := 1..64,
     connections := auto | 1..16,
+    resume := boolean(),
     certificate_names := any | node | host,
     close_untrusted := boolean(),
     fallback := [webdist_config:carrier()],
@@ -81,6 +82,7 @@ table() ->
         {streams, {one_of, [single, bulk, sender]}, Sent#{default => bulk}},
         {lanes, {integer, 1, 64}, Sent#{default => 8}},
         {connections, {either, auto, {integer, 1, 16}}, Sent#{default => auto}},
+        {resume, boolean, Sent#{default => false}},
         {certificate_names, {one_of, [any, node, host]}, Sent#{default => any}},
         {close_untrusted, boolean, Sent#{default => false}},
         %% The carriers of webdist that authenticate peers as QUIC does: none in clear.

@@ -17,6 +17,8 @@
     up
     | down
     | connect_failed
+    | connection_ended
+    | connection_resumed
     | refused
     | untrusted
     | flood
@@ -29,13 +31,14 @@
     | sidecar_down
     | stopped.
 %% `up': the distribution handshake of a link to a peer is over. `down': that link has ended.
-%% `connect_failed': this node did not reach a peer. `refused': this node refused an inbound
-%% connection. `untrusted': a link was closed because the peer is not trusted any more. `flood':
-%% inbound connections are dropped. `certificates': the certificates in use from files;
-%% `certificate_expires': one of them expires soon, or has expired; `certificates_failed': changed
-%% files cannot be used. `key_expires': a link over TLS and TCP ends soon, because its key may not
-%% encrypt more. `listening', `sidecar_up', `sidecar_down': as they say. `stopped': distribution
-%% ends, and no events follow.
+%% `connect_failed': this node did not reach a peer. `connection_ended': a QUIC connection of a link
+%% has ended, and the link waits for another; `connection_resumed': the link goes on over another
+%% connection. `refused': this node refused an inbound connection. `untrusted': a link was closed
+%% because the peer is not trusted any more. `flood': inbound connections are dropped.
+%% `certificates': the certificates in use from files; `certificate_expires': one of them expires
+%% soon, or has expired; `certificates_failed': changed files cannot be used. `key_expires': a link
+%% over TLS and TCP ends soon, because its key may not encrypt more. `listening', `sidecar_up',
+%% `sidecar_down': as they say. `stopped': distribution ends, and no events follow.
 
 -type event() :: #{event := kind(), atom() => term()}.
 %% `up' and `down' have `node', `carrier' (`quic', or the form of HTTP: `http', `https', `ws',
@@ -43,10 +46,12 @@
 %% Over QUIC they have `channel', over HTTP a dialled link has its `url'. `up' has `identity', as
 %% {@link quic_dist:info/1} has. `down' has `reason' (of portproto/PROTOCOL.md, section 7;
 %% `sidecar_down'; over HTTP `closed'), `text', and `uptime' in milliseconds. `connect_failed' has
-%% `node' and `text'. What the sidecar reports has a `text' and `facts', a map of binaries.
-%% `certificates' has `certificates', as {@link quic_dist:info/0} has. `listening' has `address';
-%% `sidecar_up' has `os_pid' and `executable'; `sidecar_down' has `text'. A `node' is an atom.
-%% In `facts', which may be about strangers, names are binaries.
+%% `node' and `text'. What the sidecar reports has a `text' and `facts', a map of binaries. Facts of
+%% `connection_ended' are `node', `connection' (1 is the first) and `err'; of `connection_resumed'
+%% `node', `connection', `peer' and `pause'. `certificates' has `certificates', as
+%% {@link quic_dist:info/0} has. `listening' has `address'; `sidecar_up' has `os_pid' and
+%% `executable'; `sidecar_down' has `text'. A `node' is an atom. In `facts', which may be about
+%% strangers, names are binaries.
 
 -record(state, {
     subscribers = #{} :: #{reference() => {pid(), all | [kind()]}},
@@ -68,6 +73,8 @@ kinds() ->
         up,
         down,
         connect_failed,
+        connection_ended,
+        connection_resumed,
         refused,
         untrusted,
         flood,

@@ -4,8 +4,9 @@
 -module(quic_dist_info).
 
 -export([info/0, info/1]).
+-export([peer/3]).
 -export_type([info/0, peer/0, quic_peer/0, web_peer/0]).
--export_type([connection/0, round_trip/0, amount/0, lane/0]).
+-export_type([connection/0, round_trip/0, amount/0, lane/0, outages/0]).
 
 -type round_trip() :: #{
     smoothed := non_neg_integer(),
@@ -29,6 +30,18 @@
 
 -type lane() :: #{lane := 0..64, queued := non_neg_integer(), sent := non_neg_integer()}.
 %% One stream towards the peer, 0 is the main one: bytes that wait, and bytes that were written.
+
+-type outages() :: #{
+    count := non_neg_integer(),
+    last := non_neg_integer(),
+    total := non_neg_integer(),
+    resent := non_neg_integer(),
+    down := 0..16
+}.
+%% An outage begins when a QUIC connection of a link ends, and is over when another has taken its
+%% place. The link goes on, and its data waits. `count' outages are over; `last' and `total' are
+%% milliseconds, of the last one and of all; `resent' bytes were sent again; `down' connections are
+%% missing now.
 
 -type peer() :: quic_peer() | web_peer().
 
@@ -66,6 +79,7 @@
     queued := non_neg_integer(),
     backlog := non_neg_integer(),
     connections := [connection(), ...],
+    outages := outages(),
     lanes := [lane()]
 }.
 %% A link over QUIC: is its distribution handshake over, where the peer's sidecar is now, which side
@@ -192,8 +206,15 @@ pages(After, Deadline, Add, Peers0) ->
     end.
 
 add_peer(Channel, Names, Options, Peers) ->
-    {Id, Node, Identity, Address, Port, Direction, Plane, Streams, Uptime, Backlog, Cs, Ls} =
+    {Name, Peer} = peer(Channel, Names, Options),
+    Peers#{Name => Peer}.
+
+%% @private The name and the figures of a link, from the CHANNEL of portproto/PROTOCOL.md.
+-spec peer(tuple(), #{non_neg_integer() => node()}, map()) -> {node() | binary(), quic_peer()}.
+peer(Channel, Names, Options) ->
+    {Id, Node, Identity, Address, Port, Direction, Plane, Streams, Uptime, Backlog, Cs, Os, Ls} =
         Channel,
+    {Count, Last, Total, Resent, Down} = Os,
     [#{round_trip := RoundTrip} | _] = Connections = [connection(C) || C <- Cs],
     Lanes = [#{lane => Lane, queued => Queued, sent => Sent} || {Lane, Queued, Sent} <- Ls],
     {Name, State} =
@@ -201,7 +222,7 @@ add_peer(Channel, Names, Options, Peers) ->
             #{Id := Known} -> {Known, up};
             #{} -> {Node, handshake}
         end,
-    Peer = #{
+    {Name, #{
         carrier => quic,
         state => State,
         channel => Id,
@@ -219,9 +240,11 @@ add_peer(Channel, Names, Options, Peers) ->
         queued => lists:sum([Queued || #{queued := Queued} <- Lanes]),
         backlog => Backlog,
         connections => Connections,
+        outages => #{
+            count => Count, last => Last, total => Total, resent => Resent, down => Down
+        },
         lanes => Lanes
-    },
-    Peers#{Name => Peer}.
+    }}.
 
 connection({
     Smoothed,

@@ -352,7 +352,14 @@ node_of(_, Port, Others) -> [Node || {Of, Node} <- Others, Of =:= Port].
 happened(#{event := Kind} = Event, #state{page = Page, recent = Recent} = State) ->
     quic_dist_events:tell(Event),
     Listed = [
-        down, connect_failed, refused, untrusted, flood, certificates_failed, sidecar_down
+        down,
+        connect_failed,
+        connection_ended,
+        refused,
+        untrusted,
+        flood,
+        certificates_failed,
+        sidecar_down
     ],
     case lists:member(Kind, Listed) of
         true ->

@@ -398,6 +398,7 @@ messages(vm) ->
             {peer_port, {optional, {integer, 1, 65535}}},
             {qlog_dir, {optional, text}},
             {reset_key, {bytes, 32}},
+            {resume, {optional, {atom, [true, false]}}},
             {status_port, {optional, u16}},
             {streams, streams()}
         ]},
@@ -434,6 +435,7 @@ messages(vm) ->
                 {atom, [
                     down,
                     connect_failed,
+                    connection_ended,
                     refused,
                     untrusted,
                     flood,
@@ -505,7 +507,9 @@ messages(sidecar) ->
                         certificate_expires,
                         certificates_failed,
                         untrusted,
-                        key_expires
+                        key_expires,
+                        connection_ended,
+                        connection_resumed
                     ]}}},
             {facts, {list, {tuple, [text, text]}, 0, 32}},
             {level, log_level()},
@@ -535,6 +539,7 @@ channel_stats() ->
         u64,
         u64,
         {list, {tuple, lists:duplicate(11, u64)}, 1, 16},
+        {tuple, [u64, u64, u64, u64, {integer, 0, 16}]},
         {list, {tuple, [{integer, 0, 64}, u64, u64]}, 0, 65}
     ]}.
 

@@ -29,6 +29,7 @@ log(#{level := Level, what := Text, facts := Facts} = Line, Least) ->
         _ -> quic_dist_log:log(area(Line), Level, Text, Facts)
     end.
 
+area(#{event := Kind}) when Kind =:= connection_ended; Kind =:= connection_resumed -> link;
 area(#{event := _}) -> security;
 area(_) -> sidecar.
 

@@ -14,7 +14,8 @@
 %%
 %% The round trip is the smoothed one; a link over HTTP has none. Bytes are those of packets over
 %% QUIC, and of this VM's socket over HTTP. `Queued' bytes wait to be sent. `Since' is local time. A
-%% link whose distribution handshake is not over has `(handshake)'.
+%% link whose distribution handshake is not over has `(handshake)', one that waits for a QUIC
+%% connection `(waiting)', and one that has had outages their number, `(3 outages)'.
 -spec print() -> ok.
 print() ->
     Lines = lines(quic_dist_info:info(), erlang:system_time(second)),
@@ -52,13 +53,25 @@ row(#{carrier := Carrier, direction := Direction, state := State} = Peer, Now) -
     #{queued := Queued, uptime := Uptime} = Peer,
     [
         atom_to_list(Carrier),
-        atom_to_list(Direction) ++ lists:append([" (handshake)" || State =:= handshake]),
+        atom_to_list(Direction) ++ remarks(State, maps:get(outages, Peer, none)),
         round_trip(Peer),
         bytes(Sent),
         bytes(Received),
         bytes(Queued),
         since(Now - Uptime div 1000)
     ].
+
+remarks(State, Outages) ->
+    Remarks = ["handshake" || State =:= handshake] ++ outages(Outages),
+    lists:append([" (" ++ lists:append(lists:join(", ", Remarks)) ++ ")" || Remarks =/= []]).
+
+outages(#{count := Count, down := Down}) ->
+    ["waiting" || Down > 0] ++ [format("~w outage~s", [Count, plural(Count)]) || Count > 0];
+outages(none) ->
+    [].
+
+plural(1) -> "";
+plural(_) -> "s".
 
 round_trip(#{round_trip := #{smoothed := Microseconds}}) when Microseconds < 10000 ->
     format("~.2f ms", [Microseconds / 1000]);

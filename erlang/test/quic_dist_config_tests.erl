@@ -20,6 +20,7 @@ nothing_given_test() ->
     ?assertEqual(bulk, maps:get(streams, Options)),
     ?assertEqual(8, maps:get(lanes, Options)),
     ?assertEqual(auto, maps:get(connections, Options)),
+    ?assertEqual(false, maps:get(resume, Options)),
     ?assertEqual(any, maps:get(certificate_names, Options)),
     ?assertEqual(false, maps:get(close_untrusted, Options)),
     ?assertEqual(false, maps:get(insecure_no_verify, Options)),
@@ -98,7 +99,8 @@ accepted() ->
         [{certificate_names, Names, Names} || Names <- [any, node, host]] ++
         [
             {Key, Set, Set}
-         || Key <- [close_untrusted, insecure_no_verify, log_domains], Set <- [true, false]
+         || Key <- [resume, close_untrusted, insecure_no_verify, log_domains],
+            Set <- [true, false]
         ] ++
         [{status_port, N, N} || N <- [0, 9464, 65535]] ++
         [{Key, "/x/y", <<"/x/y">>} || Key <- [qlog_dir, insecure_key_log]] ++
@@ -177,6 +179,7 @@ refused() ->
             {data_plane, [tcp, "stdio", true], "auto, socket or stdio"},
             {streams, [auto, one, "bulk", <<"bulk">>, true, 1, [bulk]], "single, bulk or sender"},
             {certificate_names, [cn, "any", true, [any]], "any, node or host"},
+            {resume, [yes, "true", 1], "true or false"},
             {close_untrusted, [yes, "true", 1, <<"true">>], "true or false"},
             {insecure_no_verify, [no, "false", 0, undefined], "true or false"},
             {log_domains, [yes, 1, []], "true or false"},

@@ -178,6 +178,7 @@ wrong_options() ->
         {["-quic_dist", "streams", "two"], ["streams = two", Flag, "single, bulk or sender"]},
         {["-quic_dist", "lanes", "65"], ["lanes = 65", Flag, "1 to 64"]},
         {["-quic_dist", "connections", "0"], ["connections = 0", Flag, "auto, or 1 to 16"]},
+        {["-quic_dist", "resume", "perhaps"], ["resume = perhaps", Flag, "true or false"]},
         {["-quic_dist", "keyfile", "/k.pem"], ["keyfile", "/k.pem", Flag, "with certfile"]},
         {["-quic_dist", "certfile", Missing], ["certfile", Missing, "no such file"]},
         {["-quic_dist", "executable", Missing], [Missing ++ ": no such file", "make build"]},

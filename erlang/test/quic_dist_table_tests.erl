@@ -49,6 +49,25 @@ table_test() ->
     [Column | _] = [string:length(Part) || [Part, _] <- [string:split(Head, "Since")]],
     [?assertMatch("2001-" ++ _, string:slice(Line, Column)) || Line <- [B, C, D]].
 
+%% A link has the number of its outages, and says that it waits for a connection.
+outages_test() ->
+    None = #{count => 0, last => 0, total => 0, resent => 0, down => 0},
+    Line = fun(Outages) ->
+        RoundTrip = #{smoothed => 412, variation => 1, least => 1, latest => 1},
+        More = #{round_trip => RoundTrip, outages => maps:merge(None, Outages)},
+        [_, Of] = lines(#{'b@host' => peer(quic, More)}),
+        ?assert(string:length(Of) =< 100),
+        Of
+    end,
+    Has = fun(Text, Of) ->
+        ?assertNotEqual(nomatch, string:find(Of, "quic    dialled " ++ Text))
+    end,
+    Has("0.41 ms", Line(#{})),
+    Has("(1 outage) 0.41 ms", Line(#{count => 1})),
+    Has("(3 outages) 0.41 ms", Line(#{count => 3})),
+    Has("(waiting) 0.41 ms", Line(#{down => 1})),
+    Has("(waiting, 12 outages) 0.41 ms", Line(#{count => 12, down => 2})).
+
 %% Without peers, figures or distribution the table says so.
 trouble_test() ->
     ?assertEqual(["No peer is connected."], lines(#{})),

@@ -50,7 +50,7 @@ func (s *Session) endpointConfig(m *portproto.Configure, own *identity.Identity)
 	config := streams.Config{
 		Build: s.config.Build, ResetKey: m.ResetKey, Identity: own, Admitter: s.admissions, Keys: s.config.Keys,
 		Hosts: s.hosts, Log: s.log.Logger, KeepAlive: m.KeepAlive, IdleTimeout: m.IdleTimeout, HelloTimeout: m.HelloTimeout,
-		Lanes: m.Lanes, Connections: m.Connections,
+		Lanes: m.Lanes, Connections: m.Connections, Resume: deref(m.Resume),
 		CloseUntrusted: deref(m.CloseUntrusted), InsecureNoVerify: deref(m.InsecureNoVerify),
 		Reloaded: s.tellCertificates, ResetSecret: s.resetSecret(),
 	}

@@ -52,9 +52,9 @@ type eventHandler struct {
 
 var _ slog.Handler = (*eventHandler)(nil)
 
-// Enabled lets notices and warnings pass at any level: they may be events for programs, which are counted.
+// Enabled lets all but debug lines pass at any level: they may be events for programs. Handle drops the others.
 func (h *eventHandler) Enabled(_ context.Context, level slog.Level) bool {
-	return level >= min(h.level.Level(), levelNotice)
+	return level >= min(h.level.Level(), slog.LevelInfo)
 }
 
 func (h *eventHandler) Handle(_ context.Context, r slog.Record) error {

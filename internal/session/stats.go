@@ -41,6 +41,10 @@ func statsOf(n numberedPeer) portproto.ChannelStats {
 		Channel: n.id, Node: n.Node, Identity: n.Identity, Address: n.Remote.Addr().String(), Port: n.Remote.Port(),
 		Direction: portproto.DirectionAccepted, Plane: portproto.DataPlane(n.Plane), Streams: portproto.Mode(n.Mode.String()),
 		Uptime: count(time.Since(n.Since).Milliseconds()), Backlog: uint64(n.Backlog),
+		Outages: portproto.Outages{
+			Count: n.Outages.Count, Last: count(n.Outages.Last.Milliseconds()), Total: count(n.Outages.Total.Milliseconds()),
+			Resent: n.Outages.Resent, Down: uint32(n.Outages.Down),
+		},
 	}
 	if n.Dialled {
 		c.Direction = portproto.DirectionDialled

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -8,10 +9,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"quic_dist/internal/dataplane"
 	"quic_dist/internal/identity"
 	"quic_dist/internal/lanes"
+	"quic_dist/internal/status"
 	"quic_dist/internal/testrun"
 	"quic_dist/internal/testvm"
 	"quic_dist/portproto"
@@ -57,7 +60,7 @@ func TestTheVMIsToldOfItsChannels(t *testing.T) {
 // Whatever there is to tell of channels, a page of it fits into a frame, and takes in as many as can be expected.
 func TestAPageOfStatsFitsIntoAFrame(t *testing.T) {
 	long := strings.Repeat("x", 10000)
-	for _, c := range []struct{ connections, lanes, least int }{{1, 1, 100}, {1, 9, 60}, {4, 9, 30}, {16, 65, 8}} {
+	for _, c := range []struct{ connections, lanes, least int }{{1, 1, 100}, {1, 9, 55}, {4, 9, 30}, {16, 65, 8}} {
 		var page portproto.StatsPage
 		one := portproto.ChannelStats{
 			Node: "node@host.example.org", Identity: "names node@host.example.org", Address: "10.0.0.1",
@@ -71,6 +74,7 @@ func TestAPageOfStatsFitsIntoAFrame(t *testing.T) {
 				BytesLost:     most, PacketsSent: most, PacketsReceived: most, PacketsLost: most,
 			})
 		}
+		one.Outages = portproto.Outages{Count: most, Last: most, Total: most, Resent: most, Down: portproto.MaxConnections}
 		for i := range c.lanes {
 			one.Lanes = append(one.Lanes, portproto.LaneStats{Lane: uint32(i), Queued: most, Sent: most})
 		}
@@ -87,6 +91,18 @@ func TestAPageOfStatsFitsIntoAFrame(t *testing.T) {
 		if _, err := portproto.ParseFromSidecar(portproto.Append(nil, &page)[4:]); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// The VM is told of a channel's outages.
+func TestTheVMIsToldOfOutages(t *testing.T) {
+	var c dataplane.Stats
+	c.Outages = streams.Outages{
+		Count: 3, Last: 1500 * time.Millisecond, Total: 4 * time.Second, Resent: 77, Down: 1,
+	}
+	want := portproto.Outages{Count: 3, Last: 1500, Total: 4000, Resent: 77, Down: 1}
+	if got := statsOf(numberedPeer{1, status.Peer{ChannelStats: c.ChannelStats}}).Outages; got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 
@@ -191,5 +207,20 @@ func TestEventsPassAtAnyLevel(t *testing.T) {
 		if l.Event == "" && l.Level != portproto.LevelError && l.Level != portproto.LevelInfo {
 			t.Errorf("a line that is no event: %s", l)
 		}
+	}
+}
+
+// A line of level info passes at any level of the log if it is an event, and else only at its level.
+func TestEventsOfLevelInfoPass(t *testing.T) {
+	var out bytes.Buffer
+	log := newLogger(portproto.NewWriter(&out))
+	log.setLevel(portproto.LevelError)
+	log.Info("no event")
+	log.Info("an event", streams.EventKey, "connection_ended")
+	want := portproto.Append(nil, &portproto.Log{
+		Event: portproto.EventConnectionEnded, Level: portproto.LevelInfo, What: "an event",
+	})
+	if !bytes.Equal(out.Bytes(), want) {
+		t.Errorf("got %q, want %q", out.Bytes(), want)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"quic_dist/streams"
 )
 
 // The data for the page. It is sent each second, so names are short and defaults are left out.
@@ -56,6 +58,16 @@ type quicJSON struct {
 	Lost      uint64     `json:"lost"`    // of them
 	Backlog   int        `json:"backlog"`
 	Lanes     [][3]int64 `json:"lanes"` // number, bytes queued, bytes sent
+
+	Outages *outagesJSON `json:"outages,omitempty"` // if there were any, or is one
+}
+
+type outagesJSON struct {
+	Count  uint64  `json:"count"`
+	Last   float64 `json:"last"` // milliseconds, like Total
+	Total  float64 `json:"total"`
+	Resent uint64  `json:"resent"` // bytes
+	Down   int     `json:"down"`   // connections that are missing now
 }
 
 type certificateJSON struct {
@@ -138,6 +150,9 @@ func peerOf(p Peer, now time.Time) peerJSON {
 	}
 	for _, l := range p.Lanes {
 		q.Lanes = append(q.Lanes, [3]int64{int64(l.Lane), int64(l.Queued), int64(l.Sent)})
+	}
+	if o := p.Outages; o != (streams.Outages{}) {
+		q.Outages = &outagesJSON{o.Count, milliseconds(o.Last), milliseconds(o.Total), o.Resent, o.Down}
 	}
 	j.QUIC = q
 	return j

@@ -150,6 +150,33 @@ func TestTheFiguresOfTheMomentAreTold(t *testing.T) {
 	}
 }
 
+// Outages are told of a link that has had any, or that waits for a connection.
+func TestOutagesAreTold(t *testing.T) {
+	s := peers(2, 10)
+	s.Peers[1].Outages = streams.Outages{Count: 2, Last: time.Second, Total: 1500 * time.Millisecond, Resent: 9, Down: 1}
+	w := get(t, server(func() Snapshot { return s }).Handler(), "GET", "localhost", "/now.json")
+	var got nowJSON
+	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || len(got.Peers) != 2 {
+		t.Fatalf("%v: %s", err, w.Body)
+	}
+	if o := got.Peers[0].QUIC.Outages; o != nil {
+		t.Errorf("without outages: %+v", o)
+	}
+	if o := got.Peers[1].QUIC.Outages; o == nil || *o != (outagesJSON{2, 1000, 1500, 9, 1}) {
+		t.Errorf("got %s", w.Body)
+	}
+	families := scrape(t, s)
+	for name, want := range map[string]float64{
+		"quic_dist_peer_connections_missing": 1, "quic_dist_peer_outages_total": 2,
+		"quic_dist_peer_outage_seconds_total": 1.5, "quic_dist_peer_resent_bytes_total": 9,
+	} {
+		m := families[name].GetMetric()
+		if value := m[1].GetGauge().GetValue() + m[1].GetCounter().GetValue(); len(m) != 2 || value != want {
+			t.Errorf("%s is %v of %d, want %v", name, value, len(m), want)
+		}
+	}
+}
+
 // overHTTP is a link without a sidecar's figures.
 func overHTTP(node string) Peer {
 	p := Peer{Carrier: "https", Received: 7}

@@ -20,7 +20,7 @@ var (
 	// What is in these files nobody is told: help, metrics, pages; or at once, about the words of a command line; or only
 	// as the end of a line that is on the page, about a peer that breaks a protocol.
 	notMessages = regexp.MustCompile(`(^|/)(status/metrics|node/frame|` +
-		`streams/(hello|frames|framereader|recv|errors|link_quic)|epmd/protocol|webdist/(carrier_websocket|prefixed)|` +
+		`streams/(hello|frames|framereader|recv|errors|link_quic|slot|confirm)|epmd/protocol|webdist/(carrier_websocket|prefixed)|` +
 		`erlang/src/(quic_dist_(proto|config|option_type|option|source|kernel|info)|webdist_config))\.|` +
 		`^(portproto|internal/(cli|lanes|erlang/(etf|term|signals)))/`)
 	// Single texts of other files that are no messages of an operator's either.
@@ -35,10 +35,11 @@ var (
 		"nothing is wanted", "already listens at", "idle timeout",
 		"targets: there must be", "lanes,",
 		"stream", "a lane before", "news of", "another address was faster", "the channel did not come about", "join: channel",
+		"resume: channel", "hello: resume",
 		"a marker of", "usage:", "unknown (quic_dist.app", "-s -w -buildid", "erlang/src/", "not a range of ports",
 		"a monitor of",
 		// of level debug
-		"no node and no host", "a request of", "a socket of family", "/memory/", "data plane socket", "list the nodes of",
+		"no node and no host", "no other QUIC connection yet", "a request of", "a socket of family", "/memory/", "data plane socket", "list the nodes of",
 		"serve the web port", "question to the port mapper not answered",
 		"discovery is", "this source has no list of nodes", "the ClientHello is read",
 		"the message is too long, or has too many descriptors",

@@ -12,7 +12,7 @@ const names = {
 
 // What the page's events are in words. The kinds are those of quic_dist:subscribe/1.
 const happened = {
-  down: "link ended", connect_failed: "could not connect", refused: "refused a connection", untrusted: "closed: not trusted any more",
+  down: "link ended", connect_failed: "could not connect", refused: "refused a connection", connection_ended: "a connection of the link ended", untrusted: "closed: not trusted any more",
   flood: "dropped connections", certificates_failed: "certificate files cannot be used", sidecar_down: "the sidecar ended",
 };
 
@@ -115,6 +115,11 @@ function show(node) {
 
 const explain = (text) => text.split(", ").filter((w) => words[w]).map((w) => w + ": " + words[w]).join("\n");
 
+// The outages of a link: in short, and at length.
+const outages = (o) => (o.count ? ", " + o.count + (o.count === 1 ? " outage" : " outages") : "") + (o.down ? ", waits for a connection" : "");
+const outagesAtLength = (o) => "\noutages: " + o.count + " are over, the last after " + milliseconds(o.last) + ", all after " + milliseconds(o.total) +
+  "; " + bytes(o.resent) + " sent again; connections missing now: " + o.down;
+
 function fill(row, texts) {
   texts.forEach((text, i) => {
     const cell = row.cells[i] || row.insertCell();
@@ -151,10 +156,11 @@ function peers(now) {
       p.node, p.carrier, p.address, duration(p.uptime), q ? milliseconds(q.rtt) : "", q ? milliseconds(q.variation) : "", rate("sent"), rate("received"),
       q && q.packets ? (100 * q.lost / q.packets).toFixed(2) + " %" : "", q ? bytes(q.window) : "", bytes(p.queued),
       (p.dialled ? "dialled" : "accepted") + (q ? ", " + q.plane + ", " + q.streams + ", " + (q.links > 1 ? q.links + " connections, " : "") +
-        q.lanes.length + (q.lanes.length === 1 ? " stream" : " streams") : ""),
+        q.lanes.length + (q.lanes.length === 1 ? " stream" : " streams") + (q.outages ? outages(q.outages) : "") : ""),
       p.identity,
     ]);
-    row.cells[11].title = explain(row.cells[11].textContent);
+    row.cells[11].title = explain(row.cells[11].textContent) + (q && q.outages ? outagesAtLength(q.outages) : "");
+    row.cells[11].classList.toggle("bad", Boolean(q && q.outages && q.outages.down));
   });
   before = counts;
   for (const row of rows.values()) row.remove();
