@@ -9,7 +9,7 @@ rebar3 = cd erlang && REBAR_BASE_DIR=$(CURDIR)/_build rebar3
 platform = $$(go env GOOS)-$$(go env GOARCH)
 
 .NOTPARALLEL:
-.PHONY: help docs setup setup-build setup-test build executable test test-all proxies consumers migration go-test page-test eunit ct cover check fuzz dist demo bench wan bench-tools bench-report clean
+.PHONY: help docs setup setup-build setup-test build executable test test-all proxies consumers rabbitmq migration resume go-test page-test eunit ct cover check fuzz dist demo bench wan bench-tools bench-report clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
@@ -32,7 +32,7 @@ test: setup-test build go-test eunit ct ## all tests of both languages, make dis
 	scripts/test-dist.sh $(platform)
 	scripts/fuzz.sh 5s
 
-test-all: test docs page-test proxies consumers migration ## and what takes longer, or needs a browser, web servers or Elixir
+test-all: test docs page-test proxies consumers rabbitmq migration resume ## and what takes longer, or needs a browser, web servers or Elixir
 	scripts/test-dist.sh
 	test/bench/boot.sh
 
@@ -48,6 +48,13 @@ consumers: build ## releases by rebar3 and mix that have this repository as a de
 	scripts/setup.sh test mix:elixir setpriv:util-linux
 	scripts/test-erlang.sh consumers $(CASE)
 	QUIC_DIST_TEST_PRINTED=all go test -count=1 ./test/printed
+
+rabbitmq: build ## three RabbitMQ brokers over QUIC connections that are lost again and again
+	scripts/setup.sh test rabbitmq-server:rabbitmq-server # Debian starts it when it installs it
+	scripts/test-erlang.sh rabbitmq
+
+resume: setup-test build ## links between nodes whose QUIC connections are lost, three minutes; CASE=name narrows it
+	scripts/test-erlang.sh ct quic_dist_resume_SUITE $(CASE)
 
 migration: setup-test build ## the rehearsal of docs/MIGRATION.md: a cluster from TCP to QUIC and back
 	scripts/test-erlang.sh ct quic_epmd_migration_SUITE $(CASE)

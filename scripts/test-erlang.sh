@@ -4,6 +4,7 @@
 #   scripts/test-erlang.sh ct [SUITE [CASE]]  without SUITE all suites, two to four at a time, and at the end the
 #                                             ten slowest cases
 #   scripts/test-erlang.sh consumers [CASE]   those of test/consumers, which take minutes
+#   scripts/test-erlang.sh rabbitmq           those of test/rabbitmq, with Debian's RabbitMQ
 # A suite says by `userdata' in its suite/0 when it runs: `alone', because it measures times, or `by_name' only.
 set -eu
 cd "$(dirname "$0")/.."
@@ -118,5 +119,10 @@ case $1 in
         shift
         erlc -Werror +debug_info -o "$tests" test/consumers/*.erl
         run_suite 1 consumers_SUITE "$@"
+        ;;
+    rabbitmq)
+        plugins=$(echo /usr/lib/rabbitmq/lib/rabbitmq_server-*/plugins) # have the AMQP client
+        ERL_LIBS=$plugins erlc -Werror +debug_info -o "$tests" test/rabbitmq/*.erl
+        run_suite 1 rabbitmq_SUITE
         ;;
 esac

@@ -24,7 +24,9 @@
 -include_lib("stdlib/include/assert.hrl").
 -include("quic_dist_recv.hrl").
 
--import(quic_dist_node, [call/2, call/4, cast/2, connect/2, info/1, name/1, ping/2, tell/2, wait_log/3]).
+-import(quic_dist_node, [
+    call/2, call/4, cast/2, connect/2, info/1, name/1, ping/2, tell/2, wait_log/3
+]).
 -import(quic_dist_os, [alive/1, signal/2]).
 -import(quic_dist_pair, [pair/1, with_nodes/3]).
 -import(quic_dist_remote, [ask_echo/2, disconnect/1]).
