@@ -106,7 +106,9 @@ func (p *pendingJoin) add(conn *quic.Conn, index int) bool {
 
 // acceptJoin is the acceptor's role in a join, once it has read the dialler's request. It adds the connection when
 // the answer is on its way.
-func (e *Endpoint) acceptJoin(ctx context.Context, conn *quic.Conn, main *quic.Stream, j joinRequest) error {
+func (e *Endpoint) acceptJoin(
+	ctx context.Context, conn *quic.Conn, main *quic.Stream, j joinRequest, allowLanes func(),
+) error {
 	e.mu.Lock()
 	p := e.joins[j.id]
 	e.mu.Unlock()
@@ -123,6 +125,9 @@ func (e *Endpoint) acceptJoin(ctx context.Context, conn *quic.Conn, main *quic.S
 	}
 	if !hmac.Equal(j.proof, want) {
 		return errors.New("it joins a channel and cannot prove that it may")
+	}
+	if allowLanes(); ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	err = inTime(ctx, main, func() error {
 		_, err := main.Write(appendMessage(nil, etf.Tuple{etf.Atom("joined"), etf.Map{

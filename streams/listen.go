@@ -365,16 +365,15 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, in *inbound) (*Channel,
 	if said.join == nil && said.resume == nil {
 		return e.acceptChannel(ctx, h, conn, main, said.hello, allowLanes)
 	}
-	if allowLanes(); ctx.Err() != nil {
+	if said.resume != nil {
+		failed = e.acceptResume(ctx, conn, main, *said.resume, allowLanes)
+	} else if err := e.acceptJoin(ctx, conn, main, *said.join, allowLanes); err != nil {
+		failed = refused(err)
+	}
+	if failed != nil && ctx.Err() != nil {
 		return nil, h.acceptFailed(ctx, nil)
 	}
-	if said.resume != nil {
-		return nil, e.acceptResume(ctx, conn, main, *said.resume)
-	}
-	if err := e.acceptJoin(ctx, conn, main, *said.join); err != nil {
-		return nil, refused(err)
-	}
-	return nil, nil
+	return nil, failed
 }
 
 // acceptChannel makes a channel of an inbound connection whose dialler has said its hello.

@@ -180,7 +180,7 @@ var (
 // acceptResume is the acceptor's role, once it has read the dialler's request. With an error the connection is the
 // caller's to close.
 func (e *Endpoint) acceptResume(
-	ctx context.Context, conn *quic.Conn, main *quic.Stream, r resumeRequest,
+	ctx context.Context, conn *quic.Conn, main *quic.Stream, r resumeRequest, allowLanes func(),
 ) *handshakeError {
 	e.mu.Lock()
 	l := e.resumable[r.id]
@@ -198,6 +198,9 @@ func (e *Endpoint) acceptResume(
 	}
 	if !hmac.Equal(r.proof, want) || r.index >= len(l.slots) {
 		return refused(errNoResume)
+	}
+	if allowLanes(); ctx.Err() != nil {
+		return refused(context.Cause(ctx))
 	}
 	traceOf(conn.Context()).decide(l.resume.node)
 
