@@ -236,7 +236,7 @@ func TestASendQueueOutlivesItsConnections(t *testing.T) {
 				t.Fatalf("seed %d: not attached from %d", seed, from)
 			}
 			var got []byte
-			got, finished = p.await(rng.IntN(p.limit + 1))
+			got, _ = p.await(rng.IntN(p.limit + 1))
 			confirmed := rng.IntN(len(got) + 1)
 			if !o.confirm(0, uint64(from+confirmed)) {
 				t.Fatalf("seed %d: %d of %d bytes cannot be confirmed", seed, confirmed, len(got))

@@ -21,7 +21,6 @@ type tap struct {
 	end     error // behind the bytes; nil: it waits
 	given   int
 	stopped bool
-	late    bool // bytes were asked for after the deadline
 	rng     *rand.Rand
 }
 

@@ -53,9 +53,6 @@ func newPuppet(t testing.TB, b *running, at netip.AddrPort, laneCount int, featu
 	return &puppet{at, conn, main, peer.Resume, accepted}
 }
 
-// slot is the place of the acceptor's first connection.
-func (p *puppet) slot() *linkSlot { return quicOf(p.accepted).slots[0] }
-
 // request returns the right request for a connection.
 func (p *puppet) request(t testing.TB, conn *quic.Conn, index int, serial uint64, got ...uint64) resumeRequest {
 	t.Helper()
