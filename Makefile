@@ -54,6 +54,7 @@ rabbitmq: build ## three RabbitMQ brokers over QUIC connections that are lost ag
 	scripts/test-erlang.sh rabbitmq
 
 resume: setup-test build ## links between nodes whose QUIC connections are lost, three minutes; CASE=name narrows it
+	QUIC_DIST_TEST_RESUME=all go test $(GOTESTFLAGS) -race -count=1 ./streams
 	scripts/test-erlang.sh ct quic_dist_resume_SUITE $(CASE)
 
 migration: setup-test build ## the rehearsal of docs/MIGRATION.md: a cluster from TCP to QUIC and back

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -15,8 +16,13 @@ import (
 	"quic_dist/internal/testrun"
 )
 
-// resumable is a configuration whose channels outlive their connections.
+// resumable is a configuration whose channels outlive their connections. The tests that use it lose connections again
+// and again, and run in make resume only.
 func resumable(t testing.TB, mode lanes.Mode, laneCount, connections int) Config {
+	t.Helper()
+	if os.Getenv("QUIC_DIST_TEST_RESUME") == "" {
+		t.Skip("QUIC_DIST_TEST_RESUME is not set")
+	}
 	cfg := laneConfig(t, mode, laneCount, connections)
 	cfg.Resume = true
 	cfg.KeepAlive = 500 * time.Millisecond
