@@ -70,7 +70,7 @@ func (r *reconnector) run() bool {
 	s.mu.Unlock()
 
 	var refusedSince time.Time
-	for heardAgain := false; ; {
+	for {
 		if !sleep(ctx, pause) {
 			break
 		}
@@ -79,14 +79,8 @@ func (r *reconnector) run() bool {
 		switch {
 		case err == nil:
 			return true
-		case errors.Is(err, errNotNeeded):
-			heardAgain = true
 		case errors.As(err, &gone):
-			end := r.cause
-			if end == nil {
-				end = &EndError{ConnectionLost, gone}
-			}
-			l.finish(end, CloseInternal, "")
+			l.finish(r.endCause(gone), CloseInternal, "")
 			return false
 		case fault.CodeOf(err) != fault.Refused:
 			refusedSince = time.Time{}
@@ -98,7 +92,7 @@ func (r *reconnector) run() bool {
 		}
 		r.e.current.Load().Log.Debug("no other QUIC connection yet", "node", fault.Printable(r.request.Node), "err", err)
 		pause = min(max(leastPause, 2*pause), mostPause)
-		if before != nil && (heardAgain || before.ConnectionStats().PacketsReceived != heard) {
+		if before != nil && before.ConnectionStats().PacketsReceived != heard { // as errNotNeeded says
 			if s.stays(before) {
 				return true
 			}
@@ -108,15 +102,19 @@ func (r *reconnector) run() bool {
 	if before != nil && s.stays(before) {
 		return true
 	}
-	l.finish(r.endCause(), CloseInternal, "")
+	l.finish(r.endCause(errNoOther), CloseInternal, "")
 	return false
 }
 
-func (r *reconnector) endCause() *EndError {
+var errNoOther = errors.New("the connection to the peer was lost and no other came about")
+
+// endCause is why the link ends without another connection: for that of the one before, or, if that was only silent,
+// for this error.
+func (r *reconnector) endCause(err error) *EndError {
 	if r.cause != nil {
 		return r.cause
 	}
-	return &EndError{ConnectionLost, errors.New("the connection to the peer was lost and no other came about")}
+	return &EndError{ConnectionLost, err}
 }
 
 // sleep waits, and reports whether ctx goes on.

@@ -104,6 +104,13 @@ func over(done chan struct{}) bool {
 	}
 }
 
+// present returns the connection that there is; nil if there is none.
+func (s *linkSlot) present() *quic.Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn
+}
+
 // whole waits until a channel has all its connections, or done is closed.
 func whole(c *Channel, done chan struct{}) {
 	missing := func(s *linkSlot) bool {

@@ -278,13 +278,6 @@ func (s *linkSlot) latest() *quic.Conn {
 	return s.last
 }
 
-// present returns the connection that there is; nil if there is none.
-func (s *linkSlot) present() *quic.Conn {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.conn
-}
-
 // lastPause returns how long the last outage was.
 func (s *linkSlot) lastPause() time.Duration {
 	s.mu.Lock()
