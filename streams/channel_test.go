@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -110,6 +111,26 @@ func TestCloseCodesBecomeReasonsAtBothEnds(t *testing.T) {
 			_, err = b.Write([]byte{0})
 			wantReason(t, err, reason)
 		})
+	}
+}
+
+// Whoever learns of a close and closes too changes nothing about what the peer is told.
+func TestOnlyTheFirstCloseReachesThePeer(t *testing.T) {
+	b, at := listening(t, testConfig(t))
+	a := start(t, testConfig(t))
+	for range 150 {
+		dialled, accepted := pair(t, a, b, at)
+		var later sync.WaitGroup
+		for range 8 {
+			later.Go(func() {
+				<-dialled.Done()
+				_ = dialled.Close(CloseNone, "")
+			})
+		}
+		_ = dialled.Close(CloseProtocol, "")
+		testrun.Await(t, accepted.Done(), "the end")
+		wantReason(t, accepted.Err(), ProtocolError)
+		later.Wait()
 	}
 }
 

@@ -65,14 +65,18 @@ func (l *quicLink) Close(code ErrorCode, phrase string) error {
 	return nil
 }
 
-// finish ends the link, once.
+// finish ends the link, once: only the code of the first call reaches the peer.
 func (l *quicLink) finish(end *EndError, code ErrorCode, phrase string) {
 	l.mu.Lock()
-	if l.cause == nil {
+	first := l.cause == nil
+	if first {
 		l.cause = end
 		l.over()
 	}
 	l.mu.Unlock()
+	if !first {
+		return
+	}
 	for _, slot := range l.slots {
 		slot.mu.Lock()
 		conn := slot.conn
