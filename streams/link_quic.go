@@ -202,7 +202,7 @@ func quicEnd(err error) *EndError {
 		return &EndError{ConnectionLost, errors.New("the peer has been silent for longer than the idle timeout")}
 	}
 	if _, ok := errors.AsType[*quic.StatelessResetError](err); ok {
-		return &EndError{ConnectionLost, errors.New("stateless reset: the peer sidecar was restarted")}
+		return &EndError{ConnectionLost, errors.New("stateless reset: the peer's sidecar does not know the connection")}
 	}
 	return nil
 }

@@ -108,9 +108,11 @@ func (r *resumption) lost(s *linkSlot, end *EndError) {
 
 // resumed says that the channel goes on.
 func (r *resumption) resumed(s *linkSlot, conn *quic.Conn) {
+	g := s.lastGap()
+	record(conn, resumedEvent{s.index + 1, g})
 	r.log().Info("a link goes on over another QUIC connection", "node", fault.Printable(r.node),
-		"connection", s.index+1, "peer", conn.RemoteAddr().String(), "pause", s.lastPause().Round(time.Millisecond).String(),
-		EventKey, "connection_resumed")
+		"connection", s.index+1, "peer", conn.RemoteAddr().String(), "pause", g.pause.Round(time.Millisecond).String(),
+		"sent_again", g.again, EventKey, "connection_resumed")
 }
 
 // A resumeRequest is the first message of a connection that takes the place of a channel's connection.
@@ -211,9 +213,10 @@ func (e *Endpoint) acceptResume(
 		return s.refuses(errStale)
 	}
 	s.serial = r.serial
-	before, got := s.detachLocked()
+	before, got := s.detachLocked(errTaken)
 	s.mu.Unlock()
 	if before != nil {
+		l.resume.lost(s, errTaken)
 		defer closeConn(before, CloseMoved, "another connection has taken its place")
 	}
 	err = inTime(ctx, main, func() error {
@@ -268,6 +271,7 @@ func (s *linkSlot) attach(conn *quic.Conn, main *quic.Stream, serial uint64, fro
 		return errWrongCount
 	}
 	pause := time.Since(s.downSince)
+	s.gap.pause = pause
 	s.downSince, s.resuming, s.unheard = time.Time{}, false, false
 	s.expectNothingLocked()
 	s.outages.Count++
@@ -292,7 +296,7 @@ func (s *linkSlot) resumeOn(ctx context.Context, conn *quic.Conn, heard uint64) 
 	}
 	s.serial++
 	r := resumeRequest{id: token.id(), index: s.index, serial: s.serial}
-	before, got := s.detachLocked()
+	before, got := s.detachLocked(errSilent)
 	s.mu.Unlock()
 	r.got = got
 	if before != nil {
@@ -341,6 +345,9 @@ func (s *linkSlot) resumeOn(ctx context.Context, conn *quic.Conn, heard uint64) 
 
 // errSilent is why a connection that has not ended is replaced.
 var errSilent = &EndError{ConnectionLost, errors.New("the peer does not answer on it")}
+
+// errTaken is why the dialler has replaced one, as the acceptor knows.
+var errTaken = &EndError{ConnectionLost, errors.New("the peer has replaced it")}
 
 // errNotNeeded is why a new connection is given up: the one before is not silent any more.
 var errNotNeeded = errors.New("the connection before is heard again")

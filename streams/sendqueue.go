@@ -84,21 +84,21 @@ func newSendQueue(router *lanes.Router, laneCount int) *sendQueue {
 }
 
 // attach lets a stream write what is behind from, with what open returns, which it calls when there is something to
-// write. The stream must not be attached. It reports whether from can be.
-func (o *sendQueue) attach(stream int, from uint64, open func() (outgoing, error)) bool {
+// write. The stream must not be attached. It reports whether from can be, and how much of that was sent before.
+func (o *sendQueue) attach(stream int, from uint64, open func() (outgoing, error)) (again uint64, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s := &o.streams[stream]
 	was, kept := s.written, s.kept()
 	if !s.rewind(from) {
-		return false
+		return 0, false
 	}
 	o.queued += int(was - s.written)
 	o.kept += s.kept() - kept
 	s.open, s.finished = open, false
 	s.release(o.releaseLocked)
 	o.wakeAllLocked() // kept has shrunk
-	return true
+	return s.sent - min(s.sent, from), true
 }
 
 // detach takes streams from their connection. When it returns, nothing of the connection is in use. A stream that is

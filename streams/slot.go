@@ -31,10 +31,18 @@ type linkSlot struct {
 	unheard   bool               // the acceptor does not hear us on this one
 	budget    bucket             // of connections that are made at once
 	downSince time.Time
+	gap       gap         // the present outage, or the last
 	late      *time.Timer // ends the link if the other side does not resume it
 	outages   Outages
 	before    ConnStats // of the former connections
 	lost      lostPackets
+}
+
+// A gap is one outage of a place.
+type gap struct {
+	cause *EndError     // of the connection before
+	pause time.Duration // how long it was
+	again uint64        // bytes that were sent before it, and have to be sent again
 }
 
 // lostPackets are the most that were seen of a connection: quic-go takes a packet back that it took for lost and that
@@ -67,10 +75,12 @@ func (s *linkSlot) attachLocked(conn *quic.Conn, main *quic.Stream, from []uint6
 		if n == 0 {
 			open = func() (outgoing, error) { return main, nil }
 		}
-		if !l.streams.out.attach(n, from[i], open) {
+		again, ok := l.streams.out.attach(n, from[i], open)
+		if !ok {
 			cancel()
 			return false
 		}
+		s.gap.again += again
 		if l.resume.possible() {
 			l.streams.in[n].confirms(func(got uint64) { confirms.read(n, got) })
 		}
@@ -102,15 +112,13 @@ func openStream(ctx context.Context, conn *quic.Conn, first byte) (*quic.SendStr
 	return stream, err
 }
 
-// detachLocked takes the connection away from the streams, and returns how much there is of each. The connection is
-// the caller's to close.
-func (s *linkSlot) detachLocked() (conn *quic.Conn, got []uint64) {
+// detachLocked takes the connection away from the streams, for this cause, and returns how much there is of each. The
+// connection is the caller's to close.
+func (s *linkSlot) detachLocked(cause *EndError) (conn *quic.Conn, got []uint64) {
 	conn, s.conn = s.conn, nil
 	if conn != nil {
 		s.release()
-		if s.downSince.IsZero() {
-			s.downSince = time.Now()
-		}
+		s.downSince, s.gap = time.Now(), gap{cause: cause}
 	}
 	s.link.streams.out.detach(s.streams())
 	for _, n := range s.streams() {
@@ -187,7 +195,7 @@ func (s *linkSlot) ended(conn *quic.Conn) {
 		l.endedWith(s.index, end)
 		return
 	}
-	s.detachLocked()
+	s.detachLocked(end)
 	resuming := s.beginResumingLocked()
 	s.mu.Unlock()
 	l.resume.lost(s, end)
@@ -278,11 +286,11 @@ func (s *linkSlot) latest() *quic.Conn {
 	return s.last
 }
 
-// lastPause returns how long the last outage was.
-func (s *linkSlot) lastPause() time.Duration {
+// lastGap returns the present outage, or the last one.
+func (s *linkSlot) lastGap() gap {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.outages.Last
+	return s.gap
 }
 
 func (s *linkSlot) stats() ConnStats {

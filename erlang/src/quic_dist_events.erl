@@ -48,10 +48,10 @@
 %% `sidecar_down'; over HTTP `closed'), `text', and `uptime' in milliseconds. `connect_failed' has
 %% `node' and `text'. What the sidecar reports has a `text' and `facts', a map of binaries. Facts of
 %% `connection_ended' are `node', `connection' (1 is the first) and `err'; of `connection_resumed'
-%% `node', `connection', `peer' and `pause'. `certificates' has `certificates', as
-%% {@link quic_dist:info/0} has. `listening' has `address'; `sidecar_up' has `os_pid' and
-%% `executable'; `sidecar_down' has `text'. A `node' is an atom. In `facts', which may be about
-%% strangers, names are binaries.
+%% `node', `connection', `peer', `pause' and `sent_again' (bytes). `certificates' has
+%% `certificates', as {@link quic_dist:info/0} has. `listening' has `address'; `sidecar_up' has
+%% `os_pid' and `executable'; `sidecar_down' has `text'. A `node' is an atom. In `facts', which may
+%% be about strangers, names are binaries.
 
 -record(state, {
     subscribers = #{} :: #{reference() => {pid(), all | [kind()]}},
