@@ -407,7 +407,7 @@ func TestInClearWhereItIsNotAllowed(t *testing.T) {
 }
 
 // TestANodeOfAnotherProcessOverTLS: TLS for a registered node is between the client and that node's own
-// process, and outlives the one that holds the port.
+// process, whose cookie counts and not that of the port's holder. It outlives the one that holds the port.
 func TestANodeOfAnotherProcessOverTLS(t *testing.T) {
 	first, port := securely(t, nil)
 	second := testvm.StartIn(t, first.Dir)
@@ -418,9 +418,20 @@ func TestANodeOfAnotherProcessOverTLS(t *testing.T) {
 	if s := testvm.Expect[*portproto.WebServing](second.VM); s.State != portproto.PortRegistered {
 		t.Fatalf("%s", portproto.Text(s))
 	}
+	const cookie = "the other node's"
+	second.JudgeWith(func(q *portproto.Admit) *portproto.Verdict {
+		return &portproto.Verdict{Attempt: q.Attempt, Accept: true, Cookie: []byte(cookie)}
+	})
 	for _, carrier := range tlsCarriers {
 		client := onSockets(t)
 		m := client.SecureDial(testvm.Cookie, testvm.WebURL(carrier, "127.0.0.1", port))
+		m.Node = serve.Node
+		client.Put(m)
+		if e := testvm.Expect[*portproto.Error](client.VM); e.Code != portproto.CodeUntrusted {
+			t.Errorf("with the holder's cookie: %s", portproto.Text(e))
+		}
+		second.AwaitLog("its cookie is not the one")
+		m = client.SecureDial(cookie, testvm.WebURL(carrier, "127.0.0.1", port))
 		m.Node = serve.Node
 		client.Put(m)
 		d := testvm.Expect[*portproto.WebDialled](client.VM)
