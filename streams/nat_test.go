@@ -27,10 +27,9 @@ type nat struct {
 
 type flow struct {
 	back      *net.UDPConn
-	forth, on bool             // packets to the acceptor pass; those from it do
-	id        [connIDSize]byte // of the latest packet to the acceptor
-	ids       map[[connIDSize]byte]bool
-	denied    int // how often
+	forth, on bool                     // packets to the acceptor pass; those from it do
+	id        [connIDSize]byte         // of the latest packet to the acceptor
+	ids       map[[connIDSize]byte]int // of all packets to the acceptor: how often each was denied
 }
 
 func newNAT(t testing.TB, to netip.AddrPort, key quic.StatelessResetKey) *nat {
@@ -62,13 +61,13 @@ func (r *nat) run() {
 				r.mu.Unlock()
 				continue
 			}
-			f = &flow{back: back, forth: true, on: true, ids: make(map[[connIDSize]byte]bool)}
+			f = &flow{back: back, forth: true, on: true, ids: make(map[[connIDSize]byte]int)}
 			r.flows[from] = f
 			r.work.Go(func() { r.answers(f, from) })
 		}
 		if n > connIDSize && b[0]&longHeader == 0 {
 			f.id = [connIDSize]byte(b[1:])
-			f.ids[f.id] = true
+			f.ids[f.id] += 0
 		}
 		pass := f.forth && !r.cut
 		r.mu.Unlock()
@@ -118,17 +117,21 @@ func (r *nat) block(cut bool) {
 	r.cut = cut
 }
 
+// mostDenials is how often reset denies a connection ID. A dialler changes its ID soon after the handshake, so each ID
+// is counted: the one in use may be seen late.
+const mostDenials = 3
+
 // reset forgets all flows and tells the dialler that its connections are unknown.
 func (r *nat) reset() {
 	r.forget(true, true)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for to, f := range r.flows {
-		if f.denied++; f.denied > 3 {
-			continue // it has long been told
-		}
-		for id := range f.ids {
-			r.deny(to, id)
+		for id, denied := range f.ids {
+			if denied < mostDenials {
+				f.ids[id]++
+				r.deny(to, id)
+			}
 		}
 	}
 }
