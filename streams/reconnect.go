@@ -3,6 +3,7 @@ package streams
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"sync"
 	"time"
@@ -38,12 +39,14 @@ type reconnector struct {
 	request DialRequest
 	slot    *linkSlot
 	cause   *EndError // of the end of the connection before; nil: that one is silent
+
+	strange map[netip.AddrPort]bool // sidecars that do not know the channel, at addresses where the peer was not
 }
 
 // reconnect returns what makes connections for a link.
 func (e *Endpoint) reconnect(d DialRequest) func(*linkSlot, *EndError) {
 	return func(s *linkSlot, cause *EndError) {
-		r := reconnector{e, d, s, cause}
+		r := reconnector{e, d, s, cause, make(map[netip.AddrPort]bool)}
 		if !r.run() {
 			s.giveUp()
 		}
@@ -143,14 +146,19 @@ func (r *reconnector) try(ctx context.Context, heard uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	ctx = r.e.traceDial(ctx, r.request.Node)
+	was := addrPort(s.latest().RemoteAddr())
 	won, failures := r.e.race(ctx, otherPort, func(candidates chan<- candidate, over <-chan struct{}) {
-		r.candidates(ctx, candidates, over)
+		r.candidates(ctx, was, candidates, over)
 	})
 	if won.conn == nil {
 		return summary(ctx, "reconnect to "+fault.Printable(r.request.Node), failures)
 	}
 	if err := s.resumeOn(ctx, won.conn, heard); err != nil {
 		closeConn(won.conn, CloseMoved, err.Error()) // the acceptor may have taken it
+		if gone, ok := errors.AsType[*goneError](err); ok && won.addr != was {
+			r.strange[won.addr] = true
+			return fmt.Errorf("another sidecar is at %s, where the peer was not: %w", won.addr, gone.err)
+		}
 		return err
 	}
 	r.e.gate.forgive(won.conn.RemoteAddr())
@@ -161,7 +169,7 @@ func (r *reconnector) try(ctx context.Context, heard uint64) error {
 // candidates passes on the addresses where the peer may be: where it was, where the dial looked for it, looked up
 // anew, and where the host of its name is now. Each is tried from the listener's port, and from a new one, since what
 // a NAT or a firewall remembers of the old path may be wrong. A silent connection has shown that for the old port.
-func (r *reconnector) candidates(ctx context.Context, out chan<- candidate, over <-chan struct{}) {
+func (r *reconnector) candidates(ctx context.Context, was netip.AddrPort, out chan<- candidate, over <-chan struct{}) {
 	defer close(out)
 	pass := func(c candidate) bool {
 		select {
@@ -171,7 +179,6 @@ func (r *reconnector) candidates(ctx context.Context, out chan<- candidate, over
 			return false
 		}
 	}
-	was := addrPort(r.slot.latest().RemoteAddr())
 	tried := map[netip.AddrPort]bool{was: true}
 	orders := []bool{false, true}
 	if r.cause == nil {
@@ -192,7 +199,7 @@ func (r *reconnector) candidates(ctx context.Context, out chan<- candidate, over
 	// Owns the look-ups; ends with ctx or the race; waited for here.
 	lookups.Go(func() { gather(ctx, r.e.current.Load().Hosts, targets, found, over) })
 	for c := range found {
-		if c.err == nil && !tried[c.addr] {
+		if c.err == nil && !tried[c.addr] && !r.strange[c.addr] {
 			tried[c.addr] = true
 			if c.fresh = true; !pass(c) {
 				return

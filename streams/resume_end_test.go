@@ -83,6 +83,39 @@ func TestAResumptionOfAClosedChannel(t *testing.T) {
 	awaitGoroutines(t, 0, "reconnector).run(")
 }
 
+// A sidecar at another address than the peer's that knows no such channel ends nothing: the channel goes on where the
+// peer was.
+func TestOnlyThePeersAddressSaysThatAChannelIsGone(t *testing.T) {
+	cfg := resumable(t, lanes.Single, 0, 1)
+	asked := make(chan struct{}, 100)
+	elsewhere := stranger(t, alpn, func(c *quic.Conn) {
+		_, _ = c.AcceptStream(c.Context())
+		_ = c.CloseWithError(quic.ApplicationErrorCode(CloseGone), "")
+		asked <- struct{}{}
+	})
+	b, at := listening(t, cfg)
+	r := newNAT(t, at, resetKeyOf(b))
+	request := to(r.at())
+	dialled, err := start(t, cfg).Dial(testrun.Context(t), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := b.Accept(testrun.Context(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Targets[0].Port = elsewhere.Port() // whoever is dialled from now on is another
+	outage(t, r, dialled)
+	testrun.Receive(t, asked)
+	time.Sleep(testrun.Scaled(100 * time.Millisecond)) // the answer arrives
+	r.block(false)
+	done := exchange(t, dialled, accepted, lanes.Single, 10, 1)
+	testrun.Await(t, done, "all frames")
+	if n := dialled.Stats().Outages.Count; n != 1 {
+		t.Errorf("%d outages", n)
+	}
+}
+
 // Either side may close while the dialler resumes. Both end.
 func TestACloseIsRacedWithAResumption(t *testing.T) {
 	cfg := resumable(t, lanes.Bulk, 4, 1)

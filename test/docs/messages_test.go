@@ -39,7 +39,7 @@ var (
 		"a marker of", "usage:", "unknown (quic_dist.app", "-s -w -buildid", "erlang/src/", "not a range of ports",
 		"a monitor of",
 		// of level debug
-		"no node and no host", "no other QUIC connection yet", "a request of", "a socket of family", "/memory/", "data plane socket", "list the nodes of",
+		"no node and no host", "no other QUIC connection yet", "another sidecar is at", "a request of", "a socket of family", "/memory/", "data plane socket", "list the nodes of",
 		"serve the web port", "question to the port mapper not answered",
 		"discovery is", "this source has no list of nodes", "the ClientHello is read",
 		"the message is too long, or has too many descriptors",
