@@ -196,7 +196,7 @@ func quicEnd(err error) *EndError {
 		return &EndError{ConnectionLost, err}
 	}
 	if e, ok := errors.AsType[*quic.StreamError](err); ok && e.Remote {
-		return &EndError{ProtocolError, fmt.Errorf("peer reset the main stream with code %d", e.ErrorCode)}
+		return &EndError{ProtocolError, fmt.Errorf("peer reset stream %d with code %d", e.StreamID, e.ErrorCode)}
 	}
 	if _, ok := errors.AsType[*quic.IdleTimeoutError](err); ok {
 		return &EndError{ConnectionLost, errors.New("the peer has been silent for longer than the idle timeout")}

@@ -162,9 +162,9 @@ func asBroken(err error) error {
 	return broken("%v", err)
 }
 
-// fail ends the channel for a breach that a lane found. Other errors are the connection's end.
+// fail ends the channel for a breach that a lane found; a reset of the lane is one. Other errors are the link's end.
 func (in *receiver) fail(err error) {
-	if _, ok := errors.AsType[*brokenError](err); !ok {
+	if _, ok := errors.AsType[*brokenError](err); !ok && !isStreamError(err) {
 		return // the main stream sees the same end
 	}
 	in.mu.Lock()

@@ -67,7 +67,13 @@ func (s *linkSlot) attachLocked(conn *quic.Conn, main *quic.Stream, from []uint6
 	}
 	ctx, cancel := context.WithCancel(conn.Context())
 	lane := func(number int) func() (outgoing, error) {
-		return func() (outgoing, error) { return openStream(ctx, conn, byte(number)) }
+		return func() (outgoing, error) {
+			stream, err := openStream(ctx, conn, byte(number))
+			if stream != nil {
+				s.watch(ctx, stream.Context(), number)
+			}
+			return stream, err
+		}
 	}
 	confirms := newConfirmer(lane(confirmStreamByte), l.work.Go)
 	for i, n := range s.streams() {
@@ -91,6 +97,7 @@ func (s *linkSlot) attachLocked(conn *quic.Conn, main *quic.Stream, from []uint6
 	s.conn, s.main, s.last, s.release = conn, main, conn, cancel
 	if s.index == 0 {
 		l.streams.in[0].attach(main)
+		s.watch(ctx, main.Context(), 0)
 	}
 	// Owns the streams that the peer opens; ends with the connection, or when that is detached.
 	l.work.Fork(func() { s.accept(ctx, conn) })
@@ -110,6 +117,18 @@ func openStream(ctx context.Context, conn *quic.Conn, first byte) (*quic.SendStr
 	}
 	_, err = stream.Write([]byte{first})
 	return stream, err
+}
+
+// watch ends the channel if the peer refuses to read one of our streams, which no Write may notice. Sending ends with
+// the sending direction, and ctx when the connection is detached.
+func (s *linkSlot) watch(ctx, sending context.Context, number int) {
+	done := s.link.work.Extend()
+	context.AfterFunc(sending, func() {
+		defer done()
+		if refused := context.Cause(sending); isStreamError(refused) && ctx.Err() == nil {
+			s.link.streams.breach(broken("the peer does not read stream %d: %v", number, refused))
+		}
+	})
 }
 
 // detachLocked takes the connection away from the streams, for this cause, and returns how much there is of each. The
