@@ -30,6 +30,7 @@ type flow struct {
 	forth, on bool                     // packets to the acceptor pass; those from it do
 	id        [connIDSize]byte         // of the latest packet to the acceptor
 	ids       map[[connIDSize]byte]int // of all packets to the acceptor: how often each was denied
+	backID    [connIDSize]byte         // of the latest packet to the dialler
 }
 
 func newNAT(t testing.TB, to netip.AddrPort, key quic.StatelessResetKey) *nat {
@@ -93,6 +94,9 @@ func (r *nat) answers(f *flow, to netip.AddrPort) {
 			continue // ICMP
 		}
 		r.mu.Lock()
+		if n > connIDSize && b[0]&longHeader == 0 {
+			f.backID = [connIDSize]byte(b[1:])
+		}
 		pass := f.on && !r.cut
 		r.mu.Unlock()
 		if pass {
@@ -150,9 +154,24 @@ func (r *nat) resetLatest() (n int) {
 	return n
 }
 
-// deny sends the stateless reset of a connection.
+// resetAcceptor tells the acceptor that the dialler, which has this key, does not know the connection of the latest
+// packet of each flow. Flows go on.
+func (r *nat) resetAcceptor(key quic.StatelessResetKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.flows {
+		f.back.Write(resetOf(key, f.backID))
+	}
+}
+
+// deny sends the dialler the stateless reset of a connection.
 func (r *nat) deny(to netip.AddrPort, id [connIDSize]byte) {
-	mac := hmac.New(sha256.New, r.key[:])
+	r.front.WriteToUDPAddrPort(resetOf(r.key, id), to)
+}
+
+// resetOf returns the stateless reset of a connection.
+func resetOf(key quic.StatelessResetKey, id [connIDSize]byte) []byte {
+	mac := hmac.New(sha256.New, key[:])
 	mac.Write(id[:])
-	r.front.WriteToUDPAddrPort(append([]byte{shortHeader, 1, 2, 3, 4}, mac.Sum(nil)[:tokenSize]...), to)
+	return append([]byte{shortHeader, 1, 2, 3, 4}, mac.Sum(nil)[:tokenSize]...)
 }

@@ -79,9 +79,12 @@ func (e *Endpoint) resumption(token resumeToken, node string, peerUse x509.ExtKe
 // possible reports whether the channel may be resumed.
 func (r *resumption) possible() bool { return r.token != resumeToken{} }
 
-// resetLimit is how long an acceptor waits for a resumption after a stateless reset. That says that the dialler's
-// sidecar has died, or that this sidecar has lost the connection before us, and resumes.
-const resetLimit = 3 * time.Second
+// An acceptor waits so long for a resumption after a stateless reset, or as many round trips if that is more. The reset
+// says that the dialler's sidecar has died, or that this sidecar has lost the connection before us, and resumes.
+const (
+	resetLimit = time.Second
+	resetTrips = 10
+)
 
 // outlives reports whether the channel goes on when a connection has ended for this cause. A close ends it, and so
 // does a breach of WIRE.md.
@@ -92,12 +95,19 @@ func (r *resumption) outlives(cause error) bool {
 	return r.possible() && asEnd(cause).Reason == ConnectionLost
 }
 
-// patience is how long the other side may take for a resumption when a connection has ended for this cause.
-func (r *resumption) patience(cause error) time.Duration {
-	if _, reset := errors.AsType[*quic.StatelessResetError](cause); reset && r.reconnect == nil {
-		return min(resetLimit, r.limit)
+// patience is how long the dialler may take for a resumption when a connection with this round trip has ended for this
+// cause.
+func (r *resumption) patience(cause error, roundTrip time.Duration) time.Duration {
+	if isReset(cause) {
+		return min(max(resetLimit, resetTrips*roundTrip), r.limit)
 	}
 	return r.limit
+}
+
+// isReset reports whether the peer's sidecar has said that it does not know the connection.
+func isReset(cause error) bool {
+	_, ok := errors.AsType[*quic.StatelessResetError](cause)
+	return ok
 }
 
 // lost says that a connection of the channel has ended.

@@ -1,6 +1,7 @@
 package streams
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"math/rand/v2"
@@ -67,6 +68,90 @@ func TestARestartedSidecarEndsTheChannel(t *testing.T) {
 	wantReason(t, dialled.Err(), ConnectionLost)
 	if took := time.Since(began); took > testrun.Scaled(2*time.Second) {
 		t.Errorf("it takes %v", took)
+	}
+}
+
+// A dialler that does not know that the acceptor has lost the connection learns it from the acceptor, and resumes.
+func TestAnAcceptorThatWasResetAsksForAResumption(t *testing.T) {
+	cfg := resumable(t, lanes.Single, 0, 1)
+	cfg.KeepAlive = 0 // it would not notice
+	r, a, _, _, dialled, accepted := behind(t, cfg, cfg)
+	passes(t, dialled, accepted)
+	passes(t, accepted, dialled)
+	resetAcceptor(t, r, a, accepted)
+	for ctx := testrun.Context(t); accepted.Stats().Outages.Count == 0; time.Sleep(time.Millisecond) {
+		if ctx.Err() != nil || accepted.Err() != nil {
+			t.Fatalf("nobody resumes; %v", accepted.Err())
+		}
+	}
+	passes(t, dialled, accepted)
+	passes(t, accepted, dialled)
+	if outages := accepted.Stats().Outages; outages.Count != 1 {
+		t.Errorf("%+v", outages)
+	}
+}
+
+// resetAcceptor tells the acceptor that the dialler does not know their connection, until that has ended.
+func resetAcceptor(t testing.TB, r *nat, dialler *running, accepted *Channel) {
+	t.Helper()
+	dialler.mu.Lock()
+	key := *dialler.ephemeral.transport.StatelessResetKey
+	dialler.mu.Unlock()
+	conn := connOf(accepted, 0)
+	for ctx := testrun.Context(t); conn.Context().Err() == nil; time.Sleep(time.Millisecond) {
+		if r.resetAcceptor(key); ctx.Err() != nil {
+			t.Fatal("the acceptor's connection does not end")
+		}
+	}
+	if cause := context.Cause(conn.Context()); !isReset(cause) {
+		t.Fatalf("not by a reset: %v", cause)
+	}
+}
+
+// passes asserts that a frame passes.
+func passes(t testing.TB, from, to *Channel) {
+	t.Helper()
+	sent, got := frame("hello"), make([]byte, 100)
+	if _, err := from.Write(sent); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := pull(to)(got); err != nil || !bytes.Equal(got[:n], sent) {
+		t.Fatalf("%q, %v", got[:n], err)
+	}
+}
+
+// An acceptor learns by a reset that the dialler's sidecar has died, and waits no longer than a living one needs.
+func TestAnAcceptorNoticesADiallerThatIsGone(t *testing.T) {
+	cfg := resumable(t, lanes.Single, 0, 1)
+	r, a, _, _, dialled, accepted := behind(t, cfg, cfg)
+	passes(t, dialled, accepted)
+	passes(t, accepted, dialled)
+	r.block(true)
+	resetAcceptor(t, r, a, accepted)
+	began := time.Now()
+	testrun.Await(t, accepted.Done(), "the acceptor's end")
+	wantReason(t, accepted.Err(), ConnectionLost)
+	if took := time.Since(began); took < resetLimit*9/10 || took > testrun.Scaled(2*resetLimit) {
+		t.Errorf("it waits %v", took)
+	}
+}
+
+// An acceptor waits longer for a dialler that is far away, and not longer than its limit.
+func TestPatienceAfterAReset(t *testing.T) {
+	r := resumption{limit: 4 * time.Second}
+	for _, c := range []struct {
+		cause     error
+		roundTrip time.Duration
+		want      time.Duration
+	}{
+		{&quic.StatelessResetError{}, time.Millisecond, time.Second},
+		{&quic.StatelessResetError{}, 200 * time.Millisecond, 2 * time.Second},
+		{&quic.StatelessResetError{}, time.Second, 4 * time.Second},
+		{&quic.IdleTimeoutError{}, time.Millisecond, 4 * time.Second},
+	} {
+		if got := r.patience(c.cause, c.roundTrip); got != c.want {
+			t.Errorf("%v after %v with a round trip of %v, want %v", got, c.cause, c.roundTrip, c.want)
+		}
 	}
 }
 

@@ -225,7 +225,10 @@ func (s *linkSlot) ended(conn *quic.Conn) {
 		}
 		return
 	}
-	s.expectResumption(end, l.resume.patience(cause))
+	s.expectResumption(end, l.resume.patience(cause, conn.ConnectionStats().SmoothedRTT))
+	if isReset(cause) {
+		l.resume.tell(s) // a dialler that lives may not know that its connection is gone
+	}
 }
 
 // beginResumingLocked reports whether the caller is to make another connection, which this side does and no other
