@@ -32,6 +32,9 @@ type link interface {
 	// one. It waits for nothing.
 	Replace(connection int)
 
+	// Owed says how long the peer owes an answer on a connection, as far as is known; 0: it owes none.
+	Owed(connection int, silence time.Duration)
+
 	// Stats returns the figures of each connection and its predecessors, that of the main stream first. No count falls.
 	Stats() []ConnStats
 
@@ -57,7 +60,8 @@ type channelStreams struct {
 	breach func(error)    // the peer has broken WIRE.md
 }
 
-// Outages are the times in which a connection of a channel had ended and no other had taken its place.
+// Outages are the times in which a connection of a channel had ended, or owed an answer, and no other had taken its
+// place.
 type Outages struct {
 	Count  uint64        // that are over
 	Last   time.Duration // length of the last one that is over

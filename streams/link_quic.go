@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/quic-go/quic-go"
 
@@ -106,6 +107,16 @@ func (l *quicLink) Replace(connection int) {
 		slot.replace()
 	case l.resume.possible():
 		l.resume.tell(slot)
+	}
+}
+
+func (l *quicLink) Owed(connection int, silence time.Duration) {
+	slot := l.slots[connection]
+	slot.mu.Lock()
+	defer slot.mu.Unlock()
+	slot.owedSince = time.Time{}
+	if silence > 0 {
+		slot.owedSince = time.Now().Add(-silence)
 	}
 }
 

@@ -282,7 +282,7 @@ func (s *linkSlot) attach(conn *quic.Conn, main *quic.Stream, serial uint64, fro
 	}
 	pause := time.Since(s.downSince)
 	s.gap.pause = pause
-	s.downSince, s.resuming, s.unheard = time.Time{}, false, false
+	s.downSince, s.owedSince, s.resuming, s.unheard = time.Time{}, time.Time{}, false, false
 	s.expectNothingLocked()
 	s.outages.Count++
 	s.outages.Last = pause

@@ -31,6 +31,7 @@ type linkSlot struct {
 	unheard   bool               // the acceptor does not hear us on this one
 	budget    bucket             // of connections that are made at once
 	downSince time.Time
+	owedSince time.Time   // the peer owes an answer on this one; zero: as far as is known it does not
 	gap       gap         // the present outage, or the last
 	late      *time.Timer // ends the link if the other side does not resume it
 	outages   Outages
@@ -138,6 +139,9 @@ func (s *linkSlot) detachLocked(cause *EndError) (conn *quic.Conn, got []uint64)
 	if conn != nil {
 		s.release()
 		s.downSince, s.gap = time.Now(), gap{cause: cause}
+		if !s.owedSince.IsZero() { // a silent connection was of no use before
+			s.downSince = s.owedSince
+		}
 	}
 	s.link.streams.out.detach(s.streams())
 	for _, n := range s.streams() {

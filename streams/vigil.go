@@ -145,6 +145,7 @@ func (v *vigil) look(ctx context.Context, now time.Time) {
 	for c, w := range v.watched {
 		silent := w.update(c, now)
 		for i := range w.connections {
+			c.link.Owed(i, w.connections[i].owed)
 			if w.connections[i].owed >= max(silentLimit, silentTrips*w.roundTrips[i]) {
 				c.link.Replace(i)
 			}
