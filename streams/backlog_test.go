@@ -232,7 +232,7 @@ func TestASendQueueOutlivesItsConnections(t *testing.T) {
 				p.limit = len(all)
 			}
 			from := len(received)
-			if _, ok := o.attach(0, uint64(from), p.open); !ok {
+			if _, ok := o.attach(0, uint64(from), keepSize, p.open); !ok {
 				t.Fatalf("seed %d: not attached from %d", seed, from)
 			}
 			var got []byte
@@ -256,7 +256,7 @@ func TestASendQueueOutlivesItsConnections(t *testing.T) {
 		}
 		// The end is told on the next connection too.
 		p := newPipe(0)
-		if _, ok := o.attach(0, uint64(len(all)), p.open); !ok {
+		if _, ok := o.attach(0, uint64(len(all)), keepSize, p.open); !ok {
 			t.Errorf("seed %d: not attached at the end", seed)
 		}
 		if _, finished := p.await(1); !finished {
@@ -281,7 +281,7 @@ func TestKeptBytesAreBoundedAndKeepNoStreamOut(t *testing.T) {
 	attach := func(from []int) {
 		for i := range pipes {
 			pipes[i] = newPipe(each)
-			if _, ok := o.attach(i, uint64(from[i]), pipes[i].open); !ok {
+			if _, ok := o.attach(i, uint64(from[i]), keepSize, pipes[i].open); !ok {
 				t.Fatalf("stream %d is not attached from %d", i, from[i])
 			}
 		}

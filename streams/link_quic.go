@@ -38,12 +38,13 @@ func newQUICLink(conns []*quic.Conn, main *quic.Stream, r resumption) *quicLink 
 	l := &quicLink{resume: r}
 	l.life, l.over = context.WithCancel(context.Background())
 	for i, conn := range conns {
-		s := &linkSlot{
-			link: l, index: i, conn: conn, last: conn,
-			budget: bucket{rate: reconnectsPerSecond, burst: reconnectBurst},
-		}
+		c := &quicConn{Conn: conn}
 		if i == 0 {
-			s.main = main
+			c.stream = main
+		}
+		s := &linkSlot{
+			link: l, index: i, conn: c, last: c,
+			budget: bucket{rate: reconnectsPerSecond, burst: reconnectBurst},
 		}
 		l.slots = append(l.slots, s)
 	}
@@ -54,7 +55,7 @@ func (l *quicLink) Start(work *tasks.Group, s *channelStreams) {
 	l.work, l.streams = work, s
 	for _, slot := range l.slots {
 		slot.mu.Lock()
-		slot.attachLocked(slot.conn, slot.main, make([]uint64, len(slot.streams())))
+		slot.attachLocked(slot.conn, make([]uint64, len(slot.streams())))
 		slot.mu.Unlock()
 	}
 }
@@ -84,7 +85,7 @@ func (l *quicLink) finish(end *EndError, code ErrorCode, phrase string) {
 		slot.expectNothingLocked()
 		slot.mu.Unlock()
 		if conn != nil {
-			closeConn(conn, code, phrase)
+			conn.Close(code, phrase)
 		}
 	}
 }
@@ -144,23 +145,15 @@ func (l *quicLink) Outages() Outages {
 	return all
 }
 
-func (l *quicLink) Path() Path {
-	conn := l.slots[0].latest()
-	stats := conn.ConnectionStats()
-	p := Path{MinRTT: stats.MinRTT, SmoothedRTT: stats.SmoothedRTT}
-	if t, ok := conn.QlogTrace().(*mtuTrace); ok {
-		p.MTU, p.MTUFound = int(t.mtu.Load()), t.found.Load()
-	}
-	return p
-}
+func (l *quicLink) Path() Path { return l.slots[0].latest().Path() }
 
-func (l *quicLink) Local() netip.AddrPort  { return addrPort(l.slots[0].latest().LocalAddr()) }
-func (l *quicLink) Remote() netip.AddrPort { return addrPort(l.slots[0].latest().RemoteAddr()) }
+func (l *quicLink) Local() netip.AddrPort  { return l.slots[0].latest().Local() }
+func (l *quicLink) Remote() netip.AddrPort { return l.slots[0].latest().Remote() }
 
 func (l *quicLink) Certificates() [][]*x509.Certificate {
 	all := make([][]*x509.Certificate, len(l.slots))
 	for i, slot := range l.slots {
-		all[i] = slot.latest().ConnectionState().TLS.PeerCertificates
+		all[i] = slot.latest().TLS().PeerCertificates
 	}
 	return all
 }

@@ -366,7 +366,7 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, in *inbound) (*Channel,
 		return e.acceptChannel(ctx, h, conn, main, said.hello, allowLanes)
 	}
 	if said.resume != nil {
-		failed = e.acceptResume(ctx, conn, main, *said.resume, allowLanes)
+		failed = e.acceptResume(ctx, &quicConn{Conn: conn, stream: main}, *said.resume, allowLanes)
 	} else if err := e.acceptJoin(ctx, conn, main, *said.join, allowLanes); err != nil {
 		failed = refused(err)
 	}

@@ -64,7 +64,7 @@ func (r *reconnector) run() bool {
 	var heard uint64
 	before := s.conn
 	if before != nil {
-		heard = before.ConnectionStats().PacketsReceived
+		heard = before.Stats().PacketsReceived
 	}
 	pause := time.Duration(0)
 	if !s.budget.take(time.Now()) {
@@ -95,7 +95,7 @@ func (r *reconnector) run() bool {
 		}
 		r.e.current.Load().Log.Debug("no other QUIC connection yet", "node", fault.Printable(r.request.Node), "err", err)
 		pause = min(max(leastPause, 2*pause), mostPause)
-		if before != nil && before.ConnectionStats().PacketsReceived != heard { // as errNotNeeded says
+		if before != nil && before.Stats().PacketsReceived != heard { // as errNotNeeded says
 			if s.stays(before) {
 				return true
 			}
@@ -136,7 +136,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // try makes one connection and resumes the channel on it.
 func (r *reconnector) try(ctx context.Context, heard uint64) error {
 	l, s := r.slot.link, r.slot
-	limit := max(tryLimit, tryTrips*s.latest().ConnectionStats().SmoothedRTT)
+	limit := max(tryLimit, tryTrips*s.latest().Stats().SmoothedRTT)
 	select {
 	case r.e.reconnecting <- struct{}{}:
 		defer func() { <-r.e.reconnecting }()
@@ -146,14 +146,19 @@ func (r *reconnector) try(ctx context.Context, heard uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	ctx = r.e.traceDial(ctx, r.request.Node)
-	was := addrPort(s.latest().RemoteAddr())
+	was := s.latest().Remote()
 	won, failures := r.e.race(ctx, otherPort, func(candidates chan<- candidate, over <-chan struct{}) {
 		r.candidates(ctx, was, candidates, over)
 	})
 	if won.conn == nil {
 		return summary(ctx, "reconnect to "+fault.Printable(r.request.Node), failures)
 	}
-	if err := s.resumeOn(ctx, won.conn, heard); err != nil {
+	main, err := won.conn.OpenStreamSync(ctx)
+	conn := &quicConn{Conn: won.conn, stream: main}
+	if err == nil {
+		err = s.resumeOn(ctx, conn, heard)
+	}
+	if err != nil {
 		closeConn(won.conn, CloseMoved, err.Error()) // the acceptor may have taken it
 		if gone, ok := errors.AsType[*goneError](err); ok && won.addr != was {
 			r.strange[won.addr] = true
@@ -162,7 +167,7 @@ func (r *reconnector) try(ctx context.Context, heard uint64) error {
 		return err
 	}
 	r.e.gate.forgive(won.conn.RemoteAddr())
-	l.resume.resumed(s, won.conn)
+	l.resume.resumed(s, conn)
 	return nil
 }
 

@@ -40,8 +40,8 @@ func (t *resumeToken) id() [resumeIDSize]byte { return [resumeIDSize]byte(t[:]) 
 
 // proof returns what one side shows the other on a connection that takes the place of a channel's connection. The
 // serial number tells apart those that race.
-func (t *resumeToken) proof(conn *quic.Conn, role string, index int, serial uint64) ([]byte, error) {
-	exported, err := cookie.Exported(conn.ConnectionState().TLS, resumeLabel)
+func (t *resumeToken) proof(conn connection, role string, index int, serial uint64) ([]byte, error) {
+	exported, err := cookie.Exported(conn.TLS(), resumeLabel)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ type resumption struct {
 	token     resumeToken
 	node      string
 	limit     time.Duration                         // how long a connection may be missing
-	trusts    func(*quic.Conn) error                // judges the peer's certificate on another connection
+	trusts    func(connection) error                // judges the peer's certificate on another connection
 	reconnect func(lost *linkSlot, cause *EndError) // nil: the other side does, which has dialled
 	tell      func(unheard *linkSlot)               // tells the dialler of a connection that nothing comes
 	log       func() *slog.Logger
@@ -68,8 +68,8 @@ type resumption struct {
 func (e *Endpoint) resumption(token resumeToken, node string, peerUse x509.ExtKeyUsage) resumption {
 	return resumption{
 		token: token, node: node, limit: e.current.Load().IdleTimeout,
-		trusts: func(conn *quic.Conn) error {
-			return e.current.Load().trusts(conn.ConnectionState().TLS.PeerCertificates, node, peerUse)
+		trusts: func(conn connection) error {
+			return e.current.Load().trusts(conn.TLS().PeerCertificates, node, peerUse)
 		},
 		tell: e.tellUnheard,
 		log:  func() *slog.Logger { return e.current.Load().Log },
@@ -117,11 +117,11 @@ func (r *resumption) lost(s *linkSlot, end *EndError) {
 }
 
 // resumed says that the channel goes on.
-func (r *resumption) resumed(s *linkSlot, conn *quic.Conn) {
+func (r *resumption) resumed(s *linkSlot, conn connection) {
 	g := s.lastGap()
-	record(conn, resumedEvent{s.index + 1, g})
+	conn.record(resumedEvent{s.index + 1, g})
 	r.log().Info("a link goes on over another QUIC connection", "node", fault.Printable(r.node),
-		"connection", s.index+1, "peer", conn.RemoteAddr().String(), "pause", g.pause.Round(time.Millisecond).String(),
+		"connection", s.index+1, "peer", conn.Remote().String(), "pause", g.pause.Round(time.Millisecond).String(),
 		"sent_again", g.again, EventKey, "connection_resumed")
 }
 
@@ -192,7 +192,7 @@ var (
 // acceptResume is the acceptor's role, once it has read the dialler's request. With an error the connection is the
 // caller's to close.
 func (e *Endpoint) acceptResume(
-	ctx context.Context, conn *quic.Conn, main *quic.Stream, r resumeRequest, allowLanes func(),
+	ctx context.Context, conn connection, r resumeRequest, allowLanes func(),
 ) *handshakeError {
 	e.mu.Lock()
 	l := e.resumable[r.id]
@@ -227,17 +227,18 @@ func (e *Endpoint) acceptResume(
 	s.mu.Unlock()
 	if before != nil {
 		l.resume.lost(s, errTaken)
-		defer closeConn(before, CloseMoved, "another connection has taken its place")
+		defer before.Close(CloseMoved, "another connection has taken its place")
 	}
-	err = inTime(ctx, main, func() error {
-		_, err := main.Write(appendMessage(nil, etf.Tuple{etf.Atom("resumed"), etf.Map{
+	on := conn.Stream()
+	err = inTime(ctx, on, func() error {
+		_, err := on.Write(appendMessage(nil, etf.Tuple{etf.Atom("resumed"), etf.Map{
 			{Key: etf.Atom("got"), Value: countsOf(got)},
 			{Key: etf.Atom("proof"), Value: etf.Binary(ours)},
 		}}))
 		return err
 	})
 	if err == nil {
-		err = s.attach(conn, main, r.serial, r.got)
+		err = s.attach(conn, r.serial, r.got)
 	}
 	if err != nil {
 		s.expectResumption(&EndError{ConnectionLost, err}, l.resume.limit)
@@ -260,7 +261,7 @@ func (s *linkSlot) refuses(err error) *handshakeError {
 }
 
 // attach is attachLocked for a resumption. It fails too if another has begun since, or if the peer is not trusted.
-func (s *linkSlot) attach(conn *quic.Conn, main *quic.Stream, serial uint64, from []uint64) error {
+func (s *linkSlot) attach(conn connection, serial uint64, from []uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.serial != serial || s.conn != nil {
@@ -273,7 +274,7 @@ func (s *linkSlot) attach(conn *quic.Conn, main *quic.Stream, serial uint64, fro
 	if s.link.Cause() != nil {
 		return errOver
 	}
-	if len(from) != len(s.streams()) || !s.attachLocked(conn, main, from) {
+	if len(from) != len(s.streams()) || !s.attachLocked(conn, from) {
 		// No other connection makes them right.
 		s.link.work.Fork(func() {
 			s.link.finish(&EndError{ProtocolError, errWrongCount}, CloseProtocol, errWrongCount.Error())
@@ -293,14 +294,10 @@ func (s *linkSlot) attach(conn *quic.Conn, main *quic.Stream, serial uint64, fro
 // resumeOn is the dialler's role on a new connection. Heard are the packets of the present connection that came until
 // it was found silent; if there are more, the new one is not needed. With an error the connection is the caller's to
 // close.
-func (s *linkSlot) resumeOn(ctx context.Context, conn *quic.Conn, heard uint64) error {
+func (s *linkSlot) resumeOn(ctx context.Context, conn connection, heard uint64) error {
 	token := &s.link.resume.token
-	main, err := conn.OpenStreamSync(ctx)
-	if err != nil {
-		return err
-	}
 	s.mu.Lock()
-	if s.conn != nil && !s.unheard && s.conn.ConnectionStats().PacketsReceived != heard {
+	if s.conn != nil && !s.unheard && s.conn.Stats().PacketsReceived != heard {
 		s.mu.Unlock()
 		return errNotNeeded
 	}
@@ -312,8 +309,9 @@ func (s *linkSlot) resumeOn(ctx context.Context, conn *quic.Conn, heard uint64) 
 	if before != nil {
 		s.link.resume.lost(s, errSilent)
 		// Not before the acceptor has let go of it, whom else a stateless reset might tell that this sidecar is dead.
-		defer closeConn(before, CloseMoved, "another connection has taken its place")
+		defer before.Close(CloseMoved, "another connection has taken its place")
 	}
+	var err error
 	if r.proof, err = token.proof(conn, cookie.RoleDialler, r.index, r.serial); err != nil {
 		return err
 	}
@@ -322,11 +320,12 @@ func (s *linkSlot) resumeOn(ctx context.Context, conn *quic.Conn, heard uint64) 
 		return err
 	}
 	var theirs []uint64
-	err = inTime(ctx, main, func() error {
-		if _, err := main.Write(r.message()); err != nil {
+	on := conn.Stream()
+	err = inTime(ctx, on, func() error {
+		if _, err := on.Write(r.message()); err != nil {
 			return err
 		}
-		body, err := readMessage(main)
+		body, err := readMessage(on)
 		if err != nil {
 			return err
 		}
@@ -345,7 +344,7 @@ func (s *linkSlot) resumeOn(ctx context.Context, conn *quic.Conn, heard uint64) 
 		return &goneError{closedBy(closed)}
 	}
 	if err == nil {
-		err = s.attach(conn, main, r.serial, theirs)
+		err = s.attach(conn, r.serial, theirs)
 	}
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)

@@ -54,7 +54,7 @@ func newPuppet(t testing.TB, b *running, at netip.AddrPort, laneCount int, featu
 // request returns the right request for a connection.
 func (p *puppet) request(t testing.TB, conn *quic.Conn, index int, serial uint64, got ...uint64) resumeRequest {
 	t.Helper()
-	proof, err := p.token.proof(conn, cookie.RoleDialler, index, serial)
+	proof, err := p.token.proof(&quicConn{Conn: conn}, cookie.RoleDialler, index, serial)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestForgedResumptionsAreRefused(t *testing.T) {
 		{"proof of another connection", CloseRefused, func(*quic.Conn) resumeRequest { return recorded }},
 		{"proof of the acceptor", CloseRefused, func(c *quic.Conn) resumeRequest {
 			r := right(c)
-			r.proof, _ = p.token.proof(c, cookie.RoleAcceptor, 0, 1)
+			r.proof, _ = p.token.proof(&quicConn{Conn: c}, cookie.RoleAcceptor, 0, 1)
 			return r
 		}},
 		{"proof of another channel", CloseRefused, func(c *quic.Conn) resumeRequest {

@@ -49,7 +49,7 @@ func fake(
 
 // grant is the answer to a request, with these counts and a proof of this role.
 func grant(c *quic.Conn, main *quic.Stream, r resumeRequest, token resumeToken, role string, got ...uint64) {
-	proof, _ := token.proof(c, role, r.index, r.serial)
+	proof, _ := token.proof(&quicConn{Conn: c}, role, r.index, r.serial)
 	_, _ = main.Write(appendMessage(nil, etf.Tuple{etf.Atom("resumed"), etf.Map{
 		{Key: etf.Atom("got"), Value: countsOf(got)},
 		{Key: etf.Atom("proof"), Value: etf.Binary(proof)},

@@ -105,7 +105,7 @@ func over(done chan struct{}) bool {
 }
 
 // present returns the connection that there is; nil if there is none.
-func (s *linkSlot) present() *quic.Conn {
+func (s *linkSlot) present() connection {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.conn

@@ -66,6 +66,7 @@ type outgoing interface {
 type outStream struct {
 	backlog
 	open     func() (outgoing, error) // nil: not attached to a connection
+	window   int                      // of the connection, in bytes
 	writer   outgoing                 // nil until it is opened
 	wake     sync.Cond
 	waiting  bool // its goroutine has nothing to do
@@ -84,8 +85,8 @@ func newSendQueue(router *lanes.Router, laneCount int) *sendQueue {
 }
 
 // attach lets a stream write what is behind from, with what open returns, which it calls when there is something to
-// write. The stream must not be attached. It reports whether from can be, and how much of that was sent before.
-func (o *sendQueue) attach(stream int, from uint64, open func() (outgoing, error)) (again uint64, ok bool) {
+// write, as long as less than window is not confirmed. The stream must not be attached. It reports whether from can be, and how much of that was sent before.
+func (o *sendQueue) attach(stream int, from uint64, window int, open func() (outgoing, error)) (again uint64, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s := &o.streams[stream]
@@ -95,7 +96,7 @@ func (o *sendQueue) attach(stream int, from uint64, open func() (outgoing, error
 	}
 	o.queued += int(was - s.written)
 	o.kept += s.kept() - kept
-	s.open, s.finished = open, false
+	s.open, s.window, s.finished = open, window, false
 	s.release(o.releaseLocked)
 	o.wakeAllLocked() // kept has shrunk
 	return s.sent - min(s.sent, from), true
@@ -137,7 +138,7 @@ func (o *sendQueue) confirm(stream int, upTo uint64) bool {
 }
 
 func (o *sendQueue) confirmLocked(s *outStream, upTo uint64) {
-	full, kept := o.kept >= keepSize, s.kept()
+	full, kept := o.kept >= keepSize || s.kept() >= s.window, s.kept()
 	s.confirm(upTo)
 	o.kept += s.kept() - kept
 	s.release(o.releaseLocked)
@@ -363,7 +364,7 @@ func (o *sendQueue) wakeDirtyLocked() {
 // mayWriteLocked reports whether there is something that a stream can write now.
 func (o *sendQueue) mayWriteLocked(s *outStream) bool {
 	return s.unwritten() > 0 && s.writer != nil && s.open != nil && o.err == nil &&
-		(o.kept < keepSize || s.kept() < keepLeast)
+		s.kept() < s.window && (o.kept < keepSize || s.kept() < keepLeast)
 }
 
 // writeLocked writes what a stream can write, unless another goroutine does. It releases the lock during each write.

@@ -3,11 +3,8 @@ package streams
 import (
 	"context"
 	"errors"
-	"io"
 	"sync"
 	"time"
-
-	"github.com/quic-go/quic-go"
 )
 
 // A linkSlot is the place of one QUIC connection in a channel. The connection may change; the streams that belong to
@@ -21,10 +18,9 @@ type linkSlot struct {
 	link  *quicLink
 	index int
 
-	mu        sync.Mutex // guards what follows
-	conn      *quic.Conn // nil: there is none
-	main      *quic.Stream
-	last      *quic.Conn         // the present connection, or the one before
+	mu        sync.Mutex         // guards what follows
+	conn      connection         // nil: there is none
+	last      connection         // the present one, or the one before
 	release   context.CancelFunc // ends what serves the connection
 	serial    uint64             // of the last resumption that was tried
 	resuming  bool               // a goroutine makes another connection
@@ -58,31 +54,21 @@ func (s *linkSlot) streams() (numbers []int) {
 	return numbers
 }
 
-// attachLocked gives the streams a connection; main is the bidirectional stream that it began with. From are the
-// bytes that the peer has of each stream. It reports whether that can be, and that the link has not ended; if not, the
-// caller closes the connection.
-func (s *linkSlot) attachLocked(conn *quic.Conn, main *quic.Stream, from []uint64) bool {
+// attachLocked gives the streams a connection. From are the bytes that the peer has of each stream. It reports whether
+// that can be, and that the link has not ended; if not, the caller closes the connection.
+func (s *linkSlot) attachLocked(conn connection, from []uint64) bool {
 	l := s.link
 	if l.Cause() != nil {
 		return false
 	}
 	ctx, cancel := context.WithCancel(conn.Context())
-	lane := func(number int) func() (outgoing, error) {
-		return func() (outgoing, error) {
-			stream, err := openStream(ctx, conn, byte(number))
-			if stream != nil {
-				s.watch(ctx, stream.Context(), number)
-			}
-			return stream, err
-		}
+	conn.carry(ctx, s)
+	opener := func(first byte) func() (outgoing, error) {
+		return func() (outgoing, error) { return conn.open(ctx, first) }
 	}
-	confirms := newConfirmer(lane(confirmStreamByte), l.work.Go)
+	confirms := newConfirmer(opener(confirmStreamByte), l.work.Go)
 	for i, n := range s.streams() {
-		open := lane(n)
-		if n == 0 {
-			open = func() (outgoing, error) { return main, nil }
-		}
-		again, ok := l.streams.out.attach(n, from[i], open)
+		again, ok := l.streams.out.attach(n, from[i], conn.window(), opener(byte(n)))
 		if !ok {
 			cancel()
 			return false
@@ -95,10 +81,9 @@ func (s *linkSlot) attachLocked(conn *quic.Conn, main *quic.Stream, from []uint6
 	if s.last != conn {
 		s.before, s.lost = s.totalLocked(), lostPackets{}
 	}
-	s.conn, s.main, s.last, s.release = conn, main, conn, cancel
+	s.conn, s.last, s.release = conn, conn, cancel
 	if s.index == 0 {
-		l.streams.in[0].attach(main)
-		s.watch(ctx, main.Context(), 0)
+		l.streams.in[0].attach(conn.main())
 	}
 	// Owns the streams that the peer opens; ends with the connection, or when that is detached.
 	l.work.Fork(func() { s.accept(ctx, conn) })
@@ -108,16 +93,6 @@ func (s *linkSlot) attachLocked(conn *quic.Conn, main *quic.Stream, from []uint6
 		s.ended(conn)
 	})
 	return true
-}
-
-// openStream opens a stream that begins with a byte.
-func openStream(ctx context.Context, conn *quic.Conn, first byte) (*quic.SendStream, error) {
-	stream, err := conn.OpenUniStreamSync(ctx)
-	if err != nil {
-		return nil, err
-	}
-	_, err = stream.Write([]byte{first})
-	return stream, err
 }
 
 // watch ends the channel if the peer refuses to read one of our streams, which no Write may notice. Sending ends with
@@ -134,7 +109,7 @@ func (s *linkSlot) watch(ctx, sending context.Context, number int) {
 
 // detachLocked takes the connection away from the streams, for this cause, and returns how much there is of each. The
 // connection is the caller's to close.
-func (s *linkSlot) detachLocked(cause *EndError) (conn *quic.Conn, got []uint64) {
+func (s *linkSlot) detachLocked(cause *EndError) (conn connection, got []uint64) {
 	conn, s.conn = s.conn, nil
 	if conn != nil {
 		s.release()
@@ -151,10 +126,10 @@ func (s *linkSlot) detachLocked(cause *EndError) (conn *quic.Conn, got []uint64)
 }
 
 // accept serves the streams that the peer opens on a connection, each in a goroutine.
-func (s *linkSlot) accept(ctx context.Context, conn *quic.Conn) {
+func (s *linkSlot) accept(ctx context.Context, conn connection) {
 	var seen sync.Map // numbers of lanes
 	for {
-		stream, err := conn.AcceptUniStream(ctx)
+		stream, begin, err := conn.accept(ctx)
 		if err != nil {
 			return
 		}
@@ -162,11 +137,11 @@ func (s *linkSlot) accept(ctx context.Context, conn *quic.Conn) {
 		s.link.work.Fork(func() {
 			unwatch := context.AfterFunc(ctx, func() { _ = stream.SetReadDeadline(past) })
 			defer unwatch()
-			var first [1]byte
-			if _, err := io.ReadFull(stream, first[:]); err != nil {
+			first, err := begin()
+			if err != nil {
 				return
 			}
-			if err := s.serve(conn, first[0], stream, &seen); err != nil && ctx.Err() == nil {
+			if err := s.serve(conn, first, stream, &seen); err != nil && ctx.Err() == nil {
 				s.link.streams.breach(err)
 			}
 		})
@@ -174,7 +149,7 @@ func (s *linkSlot) accept(ctx context.Context, conn *quic.Conn) {
 }
 
 // serve serves a stream that begins with this byte.
-func (s *linkSlot) serve(conn *quic.Conn, first byte, stream *quic.ReceiveStream, seen *sync.Map) error {
+func (s *linkSlot) serve(conn connection, first byte, stream incoming, seen *sync.Map) error {
 	l := s.link
 	switch kindOf(first) {
 	case laneStream:
@@ -204,7 +179,7 @@ func (s *linkSlot) serve(conn *quic.Conn, first byte, stream *quic.ReceiveStream
 }
 
 // ended is called when a connection has ended.
-func (s *linkSlot) ended(conn *quic.Conn) {
+func (s *linkSlot) ended(conn connection) {
 	l := s.link
 	cause := context.Cause(conn.Context())
 	end := asEnd(cause)
@@ -229,7 +204,7 @@ func (s *linkSlot) ended(conn *quic.Conn) {
 		}
 		return
 	}
-	s.expectResumption(end, l.resume.patience(cause, conn.ConnectionStats().SmoothedRTT))
+	s.expectResumption(end, l.resume.patience(cause, conn.Stats().SmoothedRTT))
 	if isReset(cause) {
 		l.resume.tell(s) // a dialler that lives may not know that its connection is gone
 	}
@@ -256,7 +231,7 @@ func (s *linkSlot) replace() {
 }
 
 // stays keeps a connection that was to be replaced. It reports false if that has ended meanwhile.
-func (s *linkSlot) stays(conn *quic.Conn) bool {
+func (s *linkSlot) stays(conn connection) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stays := s.conn == conn && !s.unheard
@@ -306,7 +281,7 @@ func (l *quicLink) endedWith(index int, end *EndError) {
 }
 
 // latest returns the present connection, or the one before.
-func (s *linkSlot) latest() *quic.Conn {
+func (s *linkSlot) latest() connection {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.last
@@ -327,7 +302,7 @@ func (s *linkSlot) stats() ConnStats {
 
 // totalLocked returns the figures of the last connection, with the counts of all before.
 func (s *linkSlot) totalLocked() ConnStats {
-	now, lost, before := s.last.ConnectionStats(), &s.lost, s.before
+	now, lost, before := s.last.Stats(), &s.lost, s.before
 	lost.bytes, lost.packets = max(lost.bytes, now.BytesLost), max(lost.packets, now.PacketsLost)
 	return ConnStats{
 		MinRTT: now.MinRTT, LatestRTT: now.LatestRTT, SmoothedRTT: now.SmoothedRTT, MeanDeviation: now.MeanDeviation,
