@@ -9,7 +9,7 @@ rebar3 = cd erlang && REBAR_BASE_DIR=$(CURDIR)/_build rebar3
 platform = $$(go env GOOS)-$$(go env GOARCH)
 
 .NOTPARALLEL:
-.PHONY: help docs setup setup-build setup-test build executable test test-all proxies consumers rabbitmq migration resume go-test page-test eunit ct cover check fuzz dist demo bench wan bench-tools bench-report clean
+.PHONY: tcp help docs setup setup-build setup-test build executable test test-all proxies consumers rabbitmq migration resume tcp go-test page-test eunit ct cover check fuzz dist demo bench wan bench-tools bench-report clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
@@ -56,6 +56,11 @@ rabbitmq: build ## three RabbitMQ brokers over QUIC connections that are lost ag
 resume: setup-test build ## links between nodes whose QUIC connections are lost, three minutes; CASE=name narrows it
 	QUIC_DIST_TEST_RESUME=all go test $(GOTESTFLAGS) -race -count=1 ./streams
 	scripts/test-erlang.sh ct quic_dist_resume_SUITE $(CASE)
+
+tcp: setup-test build ## the suites of links again, with the option path tcp
+	QUIC_DIST_TEST_PATH=tcp scripts/test-erlang.sh ct quic_dist_connections_SUITE
+	QUIC_DIST_TEST_PATH=tcp scripts/test-erlang.sh ct quic_dist_traffic_SUITE
+	QUIC_DIST_TEST_PATH=tcp scripts/test-erlang.sh ct quic_dist_order_SUITE
 
 migration: setup-test build ## the rehearsal of docs/MIGRATION.md: a cluster from TCP to QUIC and back
 	scripts/test-erlang.sh ct quic_epmd_migration_SUITE $(CASE)

@@ -44,7 +44,7 @@ func TestOnlyOptionalFieldsMayBeLeftOut(t *testing.T) {
 		want := map[etf.Atom]string{
 			"configure": "cacertfile certfile certificate_names close_untrusted data_plane discovery dns_server dns_service " +
 				"dns_service_tcp insecure_key_log insecure_no_verify keyfile name_address name_port names_to nodes_file " +
-				"password peer_port qlog_dir resume status_port",
+				"password path peer_port qlog_dir resume status_port",
 			"trace":        "insecure_key_log qlog_dir",
 			"log":          "event",
 			"listen":       "cookie",

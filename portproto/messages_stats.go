@@ -67,7 +67,7 @@ const (
 
 // Add appends a channel if it fits, and reports whether it did. The first one always does.
 func (m *StatsPage) Add(c ChannelStats) bool {
-	elements := 19 + 12*len(c.Connections) + 4*len(c.Lanes)
+	elements := 19 + 13*len(c.Connections) + 4*len(c.Lanes)
 	bytes := 4*5 + len(c.Node) + len(c.Identity) + len(c.Address) + 64 + maxUintBytes*elements
 	if len(m.Channels) == MaxStatsChannels || m.elements+elements > statsElements || m.bytes+bytes > statsBytes {
 		return false
@@ -116,8 +116,20 @@ func (c *ChannelStats) tuple() tuple {
 	}
 }
 
-// ConnectionStats are the figures of one QUIC connection. Times are microseconds.
+// Transport is what a connection of a channel is.
+type Transport string
+
+// The words of Transport: QUIC, and TLS over TCP.
+const (
+	TransportQUIC Transport = "quic"
+	TransportTCP  Transport = "tcp"
+)
+
+func (Transport) known() []Transport { return []Transport{TransportQUIC, TransportTCP} }
+
+// ConnectionStats are the figures of one connection. Times are microseconds. Packets of TCP are its segments.
 type ConnectionStats struct {
+	Transport                                 Transport
 	RTT, RTTVariation, RTTLeast, RTTLatest    uint64
 	CongestionWindow                          uint64
 	BytesSent, BytesReceived, BytesLost       uint64
@@ -126,7 +138,7 @@ type ConnectionStats struct {
 
 func (c *ConnectionStats) tuple() tuple {
 	return tuple{
-		&c.RTT, &c.RTTVariation, &c.RTTLeast, &c.RTTLatest, &c.CongestionWindow,
+		wordIn(&c.Transport), &c.RTT, &c.RTTVariation, &c.RTTLeast, &c.RTTLatest, &c.CongestionWindow,
 		&c.BytesSent, &c.BytesReceived, &c.BytesLost, &c.PacketsSent, &c.PacketsReceived, &c.PacketsLost,
 	}
 }

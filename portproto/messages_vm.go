@@ -38,6 +38,7 @@ type Configure struct {
 	Lanes        int   // 1 to MaxLanes
 	Connections  int   // 1 to MaxConnections; 0: as many as the path needs
 	Resume       *bool // nil if left out, which means false
+	Path         Path  // empty if left out, which means quic
 
 	CertificateNames CertificateNames // empty if left out, which means any
 	CloseUntrusted   *bool            // nil if left out, which means false; like InsecureNoVerify
@@ -83,6 +84,7 @@ func (m *Configure) layout() (etf.Atom, []field) {
 		{"names_to", optionalValue{list[string]{&m.NamesTo, 0, MaxPatterns}, m.NamesTo == nil}},
 		{"nodes_file", optional(&m.NodesFile)},
 		{"password", optionalSecret(&m.Password)},
+		{"path", optionalWord(&m.Path)},
 		{"peer_port", optionalPort(&m.PeerPort)},
 		{"qlog_dir", optional(&m.QlogDir)},
 		{"reset_key", &m.ResetKey},

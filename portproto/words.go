@@ -65,6 +65,18 @@ func (DataPlane) known() []DataPlane {
 	return []DataPlane{DataPlaneAuto, DataPlaneSocket, DataPlaneStdio}
 }
 
+// Path says over what the streams of a channel go: streams/WIRE.md, section 10.
+type Path string
+
+// The words of Path.
+const (
+	PathQUIC Path = "quic"
+	PathAuto Path = "auto"
+	PathTCP  Path = "tcp"
+)
+
+func (Path) known() []Path { return []Path{PathQUIC, PathAuto, PathTCP} }
+
 // CertificateNames says which names in a peer's certificate must match the peer: streams/WIRE.md, section 6.
 type CertificateNames string
 

@@ -33,6 +33,7 @@ type connection interface {
 	// window is how many bytes of a stream may be written that the peer has not confirmed.
 	window() int
 
+	transport() string // a word
 	TLS() tls.ConnectionState
 	Local() netip.AddrPort
 	Remote() netip.AddrPort
@@ -103,6 +104,8 @@ func openStream(ctx context.Context, conn *quic.Conn, first byte) (*quic.SendStr
 // window is part of connection: QUIC has its own.
 func (c *quicConn) window() int { return keepSize }
 
+func (c *quicConn) transport() string { return "quic" }
+
 // TLS is part of connection.
 func (c *quicConn) TLS() tls.ConnectionState { return c.ConnectionState().TLS }
 
@@ -116,7 +119,8 @@ func (c *quicConn) Remote() netip.AddrPort { return addrPort(c.RemoteAddr()) }
 func (c *quicConn) Stats() ConnStats {
 	s := c.ConnectionStats()
 	return ConnStats{
-		MinRTT: s.MinRTT, LatestRTT: s.LatestRTT, SmoothedRTT: s.SmoothedRTT, MeanDeviation: s.MeanDeviation,
+		Transport: c.transport(),
+		MinRTT:    s.MinRTT, LatestRTT: s.LatestRTT, SmoothedRTT: s.SmoothedRTT, MeanDeviation: s.MeanDeviation,
 		CongestionWindow: s.CongestionWindow,
 		BytesSent:        s.BytesSent, PacketsSent: s.PacketsSent,
 		BytesReceived: s.BytesReceived, PacketsReceived: s.PacketsReceived,

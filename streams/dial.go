@@ -331,6 +331,9 @@ func (e *Endpoint) establish(ctx context.Context, won dialResult, d DialRequest)
 	peer, failed := h.dial(ctx, d.Node, d.Cookie, func() Hello {
 		ours = won.settings.hello(d.Local, won.wantedConns(ctx))
 		ours.Parting = newParting()
+		if won.settings.usesTCP() {
+			ours.Features = append(ours.Features, tcpFeature)
+		}
 		return ours
 	})
 	if failed != nil {
@@ -350,7 +353,7 @@ func (e *Endpoint) establish(ctx context.Context, won dialResult, d DialRequest)
 		}
 		d.Cookie = nil
 		r = e.resumption(peer.Resume, peer.Node, x509.ExtKeyUsageServerAuth)
-		r.reconnect = e.reconnect(d)
+		r.reconnect, r.overTCP = e.reconnect(d), ours.has(tcpFeature) && peer.has(tcpFeature)
 	}
 	c, err := e.adopt(newQUICLink(conns, main, r), ours.Parting, peer, agreed, won.settings, x509.ExtKeyUsageServerAuth)
 	if errors.Is(err, errStopping) {

@@ -58,6 +58,7 @@ type Config struct {
 	Streams      lanes.Mode      // which frames may use lanes, at most
 	Lanes        int             // how many, at most
 	Resume       bool            // channels outlive their QUIC connections, if their peers want that too
+	Path         PathMode        // over what the streams of channels that can be resumed go
 	// how many QUIC connections a channel has, at most; 0: one, or several to a peer that is far
 	Connections int
 
@@ -132,6 +133,9 @@ func newSettings(cfg Config) (*settings, error) {
 		},
 	}, nil
 }
+
+// usesTCP reports whether TCP may take the place of QUIC.
+func (c *Config) usesTCP() bool { return c.Resume && c.Path != PathQUIC }
 
 // uniStreams is how many unidirectional streams a peer may open: lanes, and one for confirmations.
 func (c *Config) uniStreams() int64 {

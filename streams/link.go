@@ -35,6 +35,10 @@ type link interface {
 	// Owed says how long the peer owes an answer on a connection, as far as is known; 0: it owes none.
 	Owed(connection int, silence time.Duration)
 
+	// Steer moves the streams to connections that suit them better, if there are any. It waits for nothing. One goroutine
+	// calls it.
+	Steer(now time.Time)
+
 	// Stats returns the figures of each connection and its predecessors, that of the main stream first. No count falls.
 	Stats() []ConnStats
 
@@ -72,6 +76,8 @@ type Outages struct {
 
 // ConnStats are the figures of one connection, from its beginning.
 type ConnStats struct {
+	Transport string // quic or tcp
+
 	MinRTT, LatestRTT, SmoothedRTT, MeanDeviation time.Duration
 
 	CongestionWindow               uint64 // bytes; 0: the transport does not say

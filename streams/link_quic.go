@@ -121,6 +121,15 @@ func (l *quicLink) Owed(connection int, silence time.Duration) {
 	}
 }
 
+func (l *quicLink) Steer(now time.Time) {
+	if !l.resume.possible() {
+		return
+	}
+	for _, slot := range l.slots {
+		slot.steer(now)
+	}
+}
+
 func (l *quicLink) Stats() []ConnStats {
 	all := make([]ConnStats, len(l.slots))
 	for i, slot := range l.slots {
@@ -167,11 +176,11 @@ func closeConn(conn *quic.Conn, code ErrorCode, phrase string) error {
 }
 
 func addrPort(addr net.Addr) netip.AddrPort {
-	udp, ok := addr.(*net.UDPAddr)
+	at, ok := addr.(interface{ AddrPort() netip.AddrPort }) // of UDP or TCP
 	if !ok {
 		return netip.AddrPort{}
 	}
-	ap := udp.AddrPort()
+	ap := at.AddrPort()
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 

@@ -23,6 +23,7 @@ type listener struct {
 	node   string
 	socket *socket
 	quic   *quic.Listener
+	tcp    bool            // it listens at the TCP port of the number too
 	open   context.Context // ends when the listener is to close
 	shut   context.CancelCauseFunc
 }
@@ -76,6 +77,7 @@ func (e *Endpoint) Listen(node string, addr string, portMin, portMax uint16) (ne
 		e.release(s)
 		return netip.AddrPort{}, fault.New(fault.Internal, op, "%w", err)
 	}
+	e.listenTCP(l)
 	e.mu.Lock()
 	e.listener = l
 	e.mu.Unlock()
@@ -318,12 +320,12 @@ func (e *Endpoint) turnAway(in *inbound, conn *quic.Conn, failed *handshakeError
 
 // logRefusal logs why an inbound connection did not become a channel, unless there are too many of them: whoever can
 // reach the port can make them. A peer that went away by itself is nothing to act on: of two nodes that connect to
-// each other at once, one gives up.
+// each other at once, one gives up. Nor is one whose channel has just ended here.
 func (e *Endpoint) logRefusal(in *inbound, from net.Addr, err error) {
 	level := slog.LevelWarn
 	alert, isTransport := errors.AsType[*quic.TransportError](err)
 	if end, ok := errors.AsType[*EndError](err); ok && (end.Reason == PeerClosed || end.Reason == ConnectionLost) &&
-		!isTransport {
+		!isTransport || errors.Is(err, errNoChannel) {
 		level = slog.LevelInfo
 	}
 	if isTransport && alert.ErrorCode.IsCryptoError() {
@@ -363,7 +365,7 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, in *inbound) (*Channel,
 		return nil, failed
 	}
 	if said.join == nil && said.resume == nil {
-		return e.acceptChannel(ctx, h, conn, main, said.hello, allowLanes)
+		return e.acceptChannel(ctx, l, h, conn, main, said.hello, allowLanes)
 	}
 	if said.resume != nil {
 		failed = e.acceptResume(ctx, &quicConn{Conn: conn, stream: main}, *said.resume, allowLanes)
@@ -378,7 +380,7 @@ func (e *Endpoint) receive(l *listener, conn *quic.Conn, in *inbound) (*Channel,
 
 // acceptChannel makes a channel of an inbound connection whose dialler has said its hello.
 func (e *Endpoint) acceptChannel(
-	ctx context.Context, h *handshake, conn *quic.Conn, main *quic.Stream, peer Hello, allowLanes func(),
+	ctx context.Context, l *listener, h *handshake, conn *quic.Conn, main *quic.Stream, peer Hello, allowLanes func(),
 ) (*Channel, *handshakeError) {
 	var ours Hello
 	var agreed negotiated
@@ -386,6 +388,9 @@ func (e *Endpoint) acceptChannel(
 	failed := h.accept(ctx, peer, func() Hello {
 		ours = h.settings.hello(h.local, maxConnections)
 		ours.Parting = newParting()
+		if l.tcp && h.settings.usesTCP() {
+			ours.Features = append(ours.Features, tcpFeature)
+		}
 		if agreed = negotiate(ours, peer); agreed.connections > 1 {
 			pending = e.expectJoins(conn, peer.Node, agreed.connections)
 			ours.Join = pending.joinToken

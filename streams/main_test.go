@@ -158,7 +158,9 @@ func pair(t testing.TB, a, b *running, at netip.AddrPort) (dialled, accepted *Ch
 func quicOf(c *Channel) *quicLink { return c.link.(*quicLink) }
 
 // connOf returns a connection of a channel, and mainOf its main stream.
-func connOf(c *Channel, index int) *quic.Conn { return quicOf(c).slots[index].latest().(*quicConn).Conn }
+func connOf(c *Channel, index int) *quic.Conn {
+	return quicOf(c).slots[index].latest().(*quicConn).Conn
+}
 
 func mainOf(c *Channel) *quic.Stream { return quicOf(c).slots[0].latest().(*quicConn).stream }
 

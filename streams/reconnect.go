@@ -156,7 +156,9 @@ func (r *reconnector) try(ctx context.Context, heard uint64) error {
 	main, err := won.conn.OpenStreamSync(ctx)
 	conn := &quicConn{Conn: won.conn, stream: main}
 	if err == nil {
-		err = s.resumeOn(ctx, conn, heard)
+		err = s.resumeOn(ctx, conn, errSilent, func() bool {
+			return s.conn == nil || s.unheard || s.conn.Stats().PacketsReceived == heard
+		})
 	}
 	if err != nil {
 		closeConn(won.conn, CloseMoved, err.Error()) // the acceptor may have taken it

@@ -55,13 +55,18 @@ func (t *resumeToken) proof(conn connection, role string, index int, serial uint
 
 // A resumption is how a link gets over the end of a connection. The zero value: not at all.
 type resumption struct {
-	token     resumeToken
-	node      string
-	limit     time.Duration                         // how long a connection may be missing
-	trusts    func(connection) error                // judges the peer's certificate on another connection
-	reconnect func(lost *linkSlot, cause *EndError) // nil: the other side does, which has dialled
-	tell      func(unheard *linkSlot)               // tells the dialler of a connection that nothing comes
-	log       func() *slog.Logger
+	token      resumeToken
+	node       string
+	limit      time.Duration                         // how long a connection may be missing
+	trusts     func(connection) error                // judges the peer's certificate on another connection
+	reconnect  func(lost *linkSlot, cause *EndError) // nil: the other side does, which has dialled
+	path       func() PathMode
+	overTCP    bool                                             // this side has dialled, and TCP is agreed
+	toTCP      func(ctx context.Context, place *linkSlot) error // for move
+	toQUIC     func(ctx context.Context, place *linkSlot) error
+	keyRecords uint64                  // that one key protects
+	tell       func(unheard *linkSlot) // tells the dialler of a connection that nothing comes
+	log        func() *slog.Logger
 }
 
 // resumption returns that of a channel with this token, whose peer has this role. It can be resumed once adopt has it.
@@ -71,8 +76,9 @@ func (e *Endpoint) resumption(token resumeToken, node string, peerUse x509.ExtKe
 		trusts: func(conn connection) error {
 			return e.current.Load().trusts(conn.TLS().PeerCertificates, node, peerUse)
 		},
-		tell: e.tellUnheard,
-		log:  func() *slog.Logger { return e.current.Load().Log },
+		tell: e.tellUnheard, path: func() PathMode { return e.current.Load().Path }, toTCP: e.toTCP, toQUIC: e.toQUIC,
+		keyRecords: keyRecords,
+		log:        func() *slog.Logger { return e.current.Load().Log },
 	}
 }
 
@@ -110,8 +116,11 @@ func isReset(cause error) bool {
 	return ok
 }
 
-// lost says that a connection of the channel has ended.
+// lost says that a connection of the channel has ended, unless its streams only move.
 func (r *resumption) lost(s *linkSlot, end *EndError) {
+	if end == nil {
+		return
+	}
 	r.log().Info("a QUIC connection of a link has ended, its streams wait for another", "node", fault.Printable(r.node),
 		"connection", s.index+1, "err", end.Error(), EventKey, "connection_ended")
 }
@@ -119,6 +128,12 @@ func (r *resumption) lost(s *linkSlot, end *EndError) {
 // resumed says that the channel goes on.
 func (r *resumption) resumed(s *linkSlot, conn connection) {
 	g := s.lastGap()
+	if g.cause == nil {
+		r.log().Info("the streams of a link have moved", "node", fault.Printable(r.node), "connection", s.index+1,
+			"transport", conn.transport(), "peer", conn.Remote().String(), "pause", g.pause.Round(time.Microsecond).String(),
+			"sent_again", g.again)
+		return
+	}
 	conn.record(resumedEvent{s.index + 1, g})
 	r.log().Info("a link goes on over another QUIC connection", "node", fault.Printable(r.node),
 		"connection", s.index+1, "peer", conn.Remote().String(), "pause", g.pause.Round(time.Millisecond).String(),
@@ -131,17 +146,22 @@ type resumeRequest struct {
 	index  int
 	serial uint64
 	got    []uint64 // bytes that the dialler has of each of the place's streams
+	moves  bool     // the connection before is not lost
 	proof  []byte
 }
 
 func (r resumeRequest) message() []byte {
-	return appendMessage(nil, etf.Tuple{etf.Atom("resume"), etf.Map{
+	fields := etf.Map{
 		{Key: etf.Atom("channel"), Value: etf.Binary(r.id[:])},
 		{Key: etf.Atom("got"), Value: countsOf(r.got)},
 		{Key: etf.Atom("index"), Value: etf.Uint(r.index)},
 		{Key: etf.Atom("proof"), Value: etf.Binary(r.proof)},
 		{Key: etf.Atom("serial"), Value: etf.Uint(r.serial)},
-	}})
+	}
+	if r.moves {
+		fields = append(fields, etf.Pair{Key: etf.Atom("moves"), Value: etf.Atom("true")})
+	}
+	return appendMessage(nil, etf.Tuple{etf.Atom("resume"), fields})
 }
 
 func parseResume(fields etf.Map) (r resumeRequest, err error) {
@@ -153,7 +173,10 @@ func parseResume(fields etf.Map) (r resumeRequest, err error) {
 	if len(id) != resumeIDSize || !isIndex || index >= maxConnections || !isSerial || !isGot || len(proof) != sha256.Size {
 		return r, broken("resume: channel, index, serial, got or proof is missing or wrong")
 	}
-	return resumeRequest{[resumeIDSize]byte([]byte(id)), int(index), uint64(serial), got, []byte(proof)}, nil
+	return resumeRequest{
+		id: [resumeIDSize]byte([]byte(id)), index: int(index), serial: uint64(serial), got: got,
+		moves: fields.Get("moves") == etf.Atom("true"), proof: []byte(proof),
+	}, nil
 }
 
 // countsOf encodes counts of bytes, eight bytes each.
@@ -223,10 +246,14 @@ func (e *Endpoint) acceptResume(
 		return s.refuses(errStale)
 	}
 	s.serial = r.serial
-	before, got := s.detachLocked(errTaken)
+	why := errTaken
+	if r.moves {
+		why = nil
+	}
+	before, got := s.detachLocked(why)
 	s.mu.Unlock()
 	if before != nil {
-		l.resume.lost(s, errTaken)
+		l.resume.lost(s, why)
 		defer before.Close(CloseMoved, "another connection has taken its place")
 	}
 	on := conn.Stream()
@@ -285,29 +312,31 @@ func (s *linkSlot) attach(conn connection, serial uint64, from []uint64) error {
 	s.gap.pause = pause
 	s.downSince, s.owedSince, s.resuming, s.unheard = time.Time{}, time.Time{}, false, false
 	s.expectNothingLocked()
+	if s.gap.cause == nil {
+		return nil
+	}
 	s.outages.Count++
 	s.outages.Last = pause
 	s.outages.Total += pause
 	return nil
 }
 
-// resumeOn is the dialler's role on a new connection. Heard are the packets of the present connection that came until
-// it was found silent; if there are more, the new one is not needed. With an error the connection is the caller's to
-// close.
-func (s *linkSlot) resumeOn(ctx context.Context, conn connection, heard uint64) error {
+// resumeOn is the dialler's role on a new connection. Why is the cause of that; nil: the streams only move. Needed
+// reports under the place's lock whether the new one is needed. With an error the connection is the caller's to close.
+func (s *linkSlot) resumeOn(ctx context.Context, conn connection, why *EndError, needed func() bool) error {
 	token := &s.link.resume.token
 	s.mu.Lock()
-	if s.conn != nil && !s.unheard && s.conn.Stats().PacketsReceived != heard {
+	if !needed() {
 		s.mu.Unlock()
 		return errNotNeeded
 	}
 	s.serial++
-	r := resumeRequest{id: token.id(), index: s.index, serial: s.serial}
-	before, got := s.detachLocked(errSilent)
+	r := resumeRequest{id: token.id(), index: s.index, serial: s.serial, moves: why == nil}
+	before, got := s.detachLocked(why)
 	s.mu.Unlock()
 	r.got = got
 	if before != nil {
-		s.link.resume.lost(s, errSilent)
+		s.link.resume.lost(s, why)
 		// Not before the acceptor has let go of it, whom else a stateless reset might tell that this sidecar is dead.
 		defer before.Close(CloseMoved, "another connection has taken its place")
 	}

@@ -58,7 +58,7 @@ func (p *puppet) request(t testing.TB, conn *quic.Conn, index int, serial uint64
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resumeRequest{p.token.id(), index, serial, got, proof}
+	return resumeRequest{id: p.token.id(), index: index, serial: serial, got: got, proof: proof}
 }
 
 // ask makes another connection and says what request returns for it.

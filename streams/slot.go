@@ -29,6 +29,7 @@ type linkSlot struct {
 	downSince time.Time
 	owedSince time.Time   // the peer owes an answer on this one; zero: as far as is known it does not
 	gap       gap         // the present outage, or the last
+	steering  steering    // called on by one goroutine
 	late      *time.Timer // ends the link if the other side does not resume it
 	outages   Outages
 	before    ConnStats // of the former connections
@@ -194,6 +195,9 @@ func (s *linkSlot) ended(conn connection) {
 		return
 	}
 	s.detachLocked(end)
+	if _, tcp := conn.(*tcpConn); tcp {
+		s.backOffLocked()
+	}
 	resuming := s.beginResumingLocked()
 	s.mu.Unlock()
 	l.resume.lost(s, end)
@@ -305,7 +309,8 @@ func (s *linkSlot) totalLocked() ConnStats {
 	now, lost, before := s.last.Stats(), &s.lost, s.before
 	lost.bytes, lost.packets = max(lost.bytes, now.BytesLost), max(lost.packets, now.PacketsLost)
 	return ConnStats{
-		MinRTT: now.MinRTT, LatestRTT: now.LatestRTT, SmoothedRTT: now.SmoothedRTT, MeanDeviation: now.MeanDeviation,
+		Transport: now.Transport,
+		MinRTT:    now.MinRTT, LatestRTT: now.LatestRTT, SmoothedRTT: now.SmoothedRTT, MeanDeviation: now.MeanDeviation,
 		CongestionWindow: now.CongestionWindow,
 		BytesSent:        before.BytesSent + now.BytesSent,
 		PacketsSent:      before.PacketsSent + now.PacketsSent,

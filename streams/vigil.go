@@ -144,6 +144,7 @@ func (v *vigil) look(ctx context.Context, now time.Time) {
 	v.e.mu.Unlock()
 	for c, w := range v.watched {
 		silent := w.update(c, now)
+		c.link.Steer(now)
 		for i := range w.connections {
 			c.link.Owed(i, w.connections[i].owed)
 			if w.connections[i].owed >= max(silentLimit, silentTrips*w.roundTrips[i]) {

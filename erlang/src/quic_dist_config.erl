@@ -33,6 +33,7 @@
     lanes := 1..64,
     connections := auto | 1..16,
     resume := boolean(),
+    path := quic | auto | tcp,
     certificate_names := any | node | host,
     close_untrusted := boolean(),
     fallback := [webdist_config:carrier()],
@@ -83,6 +84,7 @@ table() ->
         {lanes, {integer, 1, 64}, Sent#{default => 8}},
         {connections, {either, auto, {integer, 1, 16}}, Sent#{default => auto}},
         {resume, boolean, Sent#{default => false}},
+        {path, {one_of, [quic, auto, tcp]}, Sent#{default => quic}},
         {certificate_names, {one_of, [any, node, host]}, Sent#{default => any}},
         {close_untrusted, boolean, Sent#{default => false}},
         %% The carriers of webdist that authenticate peers as QUIC does: none in clear.

@@ -20,13 +20,15 @@
 %% Of QUIC packets, what they repeat included, without UDP and IP headers.
 
 -type connection() :: #{
+    transport := quic | tcp,
     round_trip := round_trip(),
     congestion_window := non_neg_integer(),
     sent := amount(),
     received := amount(),
     lost := amount()
 }.
-%% One QUIC connection. The congestion window is in bytes; `lost' is of what was sent.
+%% One connection, by QUIC or by TLS over TCP (option `path'), where packets are segments. The
+%% congestion window is in bytes; `lost' is of what was sent.
 
 -type lane() :: #{lane := 0..64, queued := non_neg_integer(), sent := non_neg_integer()}.
 %% One stream towards the peer, 0 is the main one: bytes that wait, and bytes that were written.
@@ -247,6 +249,7 @@ peer(Channel, Names, Options) ->
     }}.
 
 connection({
+    Transport,
     Smoothed,
     Variation,
     Least,
@@ -260,6 +263,7 @@ connection({
     PacketsLost
 }) ->
     #{
+        transport => Transport,
         round_trip => #{
             smoothed => Smoothed, variation => Variation, least => Least, latest => Latest
         },

@@ -395,6 +395,7 @@ messages(vm) ->
             {names_to, {optional, {list, text, 0, 64}}},
             {nodes_file, {optional, text}},
             {password, {optional, bytes}},
+            {path, {optional, {atom, [quic, auto, tcp]}}},
             {peer_port, {optional, {integer, 1, 65535}}},
             {qlog_dir, {optional, text}},
             {reset_key, {bytes, 32}},
@@ -538,7 +539,7 @@ channel_stats() ->
         streams(),
         u64,
         u64,
-        {list, {tuple, lists:duplicate(11, u64)}, 1, 16},
+        {list, {tuple, [{atom, [quic, tcp]} | lists:duplicate(11, u64)]}, 1, 16},
         {tuple, [u64, u64, u64, u64, {integer, 0, 16}]},
         {list, {tuple, [{integer, 0, 64}, u64, u64]}, 0, 65}
     ]}.

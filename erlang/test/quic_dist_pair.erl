@@ -36,13 +36,20 @@ init_group(Group, Config) ->
 nodes_of(inet_tcp) ->
     {inet_tcp, #{}};
 nodes_of(quic_socket) ->
-    {quic, #{quic_dist => [{data_plane, socket}]}};
+    {quic, #{quic_dist => [{data_plane, socket} | path()]}};
 nodes_of(quic_stdio) ->
-    {quic, #{quic_dist => [{data_plane, stdio}]}};
+    {quic, #{quic_dist => [{data_plane, stdio} | path()]}};
 nodes_of(webdist_descriptor) ->
     {webdist, #{webdist => [{port, quic_dist_run:free_port()}, {hand_over, true}]}};
 nodes_of(webdist_copy) ->
     {webdist, #{webdist => [{port, quic_dist_run:free_port()}, {hand_over, false}]}}.
+
+%% The links of the groups of quic go over TCP if the environment says so.
+path() ->
+    case os:getenv("QUIC_DIST_TEST_PATH") of
+        false -> [];
+        Path -> [{resume, true}, {path, list_to_atom(Path)}]
+    end.
 
 %% @doc For end_per_group: no sidecar outlives its node.
 -spec end_group(Group :: atom(), config()) -> ok.

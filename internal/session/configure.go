@@ -55,6 +55,7 @@ func (s *Session) endpointConfig(m *portproto.Configure, own *identity.Identity)
 		Reloaded: s.tellCertificates, ResetSecret: s.resetSecret(),
 	}
 	config.Streams, _ = lanes.ParseMode(string(m.Streams)) // the codec knows the same modes
+	config.Path, _ = streams.ParsePathMode(string(m.Path)) // likewise
 	config.NameRule, _ = identity.ParseNameRule(string(m.CertificateNames))
 	return config
 }

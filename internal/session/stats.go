@@ -51,7 +51,8 @@ func statsOf(n numberedPeer) portproto.ChannelStats {
 	}
 	for _, q := range n.Connections {
 		c.Connections = append(c.Connections, portproto.ConnectionStats{
-			RTT: count(q.SmoothedRTT.Microseconds()), RTTVariation: count(q.MeanDeviation.Microseconds()),
+			Transport: portproto.Transport(q.Transport),
+			RTT:       count(q.SmoothedRTT.Microseconds()), RTTVariation: count(q.MeanDeviation.Microseconds()),
 			RTTLeast: count(q.MinRTT.Microseconds()), RTTLatest: count(q.LatestRTT.Microseconds()),
 			CongestionWindow: q.CongestionWindow,
 			BytesSent:        q.BytesSent, BytesReceived: q.BytesReceived, BytesLost: q.BytesLost,

@@ -69,7 +69,8 @@ func TestAPageOfStatsFitsIntoAFrame(t *testing.T) {
 		const most = ^uint64(0)
 		for range c.connections {
 			one.Connections = append(one.Connections, portproto.ConnectionStats{
-				RTT: most, RTTVariation: most, RTTLeast: most, RTTLatest: most, CongestionWindow: most, BytesSent: most,
+				Transport: portproto.TransportQUIC,
+				RTT:       most, RTTVariation: most, RTTLeast: most, RTTLatest: most, CongestionWindow: most, BytesSent: most,
 				BytesReceived: most,
 				BytesLost:     most, PacketsSent: most, PacketsReceived: most, PacketsLost: most,
 			})

@@ -20,7 +20,7 @@ var goFloors = []floor{
 	{"parts", []string{"internal/lanes", "internal/identity", "internal/cookie", "internal/portshare"}},
 	{"what Erlang speaks", []string{"internal/erlang/node", "internal/erlang/term", "internal/erlang/etf", "internal/erlang/signals",
 		"internal/erlang/epmd", "internal/erlang/nodename"}},
-	{"ground", []string{"internal/hosts", "internal/udpsize", "internal/unixsock", "internal/serve", "internal/latest", "internal/tasks",
+	{"ground", []string{"internal/hosts", "internal/udpsize", "internal/unixsock", "internal/serve", "internal/latest", "internal/tasks", "internal/mux",
 		"internal/cli/command", "internal/fault"}},
 }
 
