@@ -194,6 +194,7 @@ type Endpoint struct {
 	adopted   chan struct{} // has a token when there is another channel
 
 	reconnecting chan struct{} // a place for each try
+	resetLimit   time.Duration // of the acceptor's wait after a stateless reset
 
 	listening   sync.Mutex // serialises Listen and CloseListener; taken before mu
 	configuring sync.Mutex // serialises Reconfigure and Reload; taken before mu
@@ -230,7 +231,7 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 		unheards:  make(map[unheard]*linkSlot),
 	}
 	e.adopted, e.vigil = make(chan struct{}, 1), newVigil(e)
-	e.reconnecting = make(chan struct{}, maxReconnecting)
+	e.reconnecting, e.resetLimit = make(chan struct{}, maxReconnecting), resetLimit
 	rand.Read(e.run[:])
 	e.gate = newFloodGate(e.run, func(source netip.Addr) bool { return e.admission.full(e.current.Load(), source) },
 		e.flood)

@@ -43,7 +43,7 @@ func newQUICLink(conns []*quic.Conn, main *quic.Stream, r resumption) *quicLink 
 			c.stream = main
 		}
 		s := &linkSlot{
-			link: l, index: i, conn: c, last: c,
+			link: l, index: i, conn: c, last: c, hurry: make(chan struct{}, 1),
 			budget: bucket{rate: reconnectsPerSecond, burst: reconnectBurst},
 		}
 		l.slots = append(l.slots, s)

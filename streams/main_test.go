@@ -95,6 +95,7 @@ func start(t testing.TB, cfg Config) *running {
 // run is start for an endpoint that there is.
 func run(t testing.TB, e *Endpoint) *running {
 	t.Helper()
+	e.resetLimit = testrun.Scaled(e.resetLimit)
 	r := &running{Endpoint: e, done: make(chan struct{})}
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancel(context.Background())

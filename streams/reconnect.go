@@ -41,12 +41,13 @@ type reconnector struct {
 	cause   *EndError // of the end of the connection before; nil: that one is silent
 
 	strange map[netip.AddrPort]bool // sidecars that do not know the channel, at addresses where the peer was not
+	hurried time.Time               // when a try was last ended, because the acceptor heard nobody
 }
 
 // reconnect returns what makes connections for a link.
 func (e *Endpoint) reconnect(d DialRequest) func(*linkSlot, *EndError) {
 	return func(s *linkSlot, cause *EndError) {
-		r := reconnector{e, d, s, cause, make(map[netip.AddrPort]bool)}
+		r := reconnector{e: e, request: d, slot: s, cause: cause, strange: make(map[netip.AddrPort]bool)}
 		if !r.run() {
 			s.giveUp()
 		}
@@ -74,7 +75,7 @@ func (r *reconnector) run() bool {
 
 	var refusedSince time.Time
 	for {
-		if !sleep(ctx, pause) {
+		if !s.pause(ctx, pause) {
 			break
 		}
 		err := r.try(ctx, heard)
@@ -95,6 +96,9 @@ func (r *reconnector) run() bool {
 		}
 		r.e.current.Load().Log.Debug("no other QUIC connection yet", "node", fault.Printable(r.request.Node), "err", err)
 		pause = min(max(leastPause, 2*pause), mostPause)
+		if time.Since(r.hurried) < leastPause {
+			pause = 0
+		}
 		if before != nil && before.Stats().PacketsReceived != heard { // as errNotNeeded says
 			if s.stays(before) {
 				return true
@@ -118,6 +122,17 @@ func (r *reconnector) endCause(err error) *EndError {
 		return r.cause
 	}
 	return &EndError{ConnectionLost, err}
+}
+
+// pause is sleep, which ends early where the acceptor asks for a connection.
+func (s *linkSlot) pause(ctx context.Context, d time.Duration) bool {
+	early, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	select {
+	case <-early.Done():
+	case <-s.hurry:
+	}
+	return ctx.Err() == nil
 }
 
 // sleep waits, and reports whether ctx goes on.
@@ -145,6 +160,7 @@ func (r *reconnector) try(ctx context.Context, heard uint64) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	defer r.hurry(ctx, cancel, limit)()
 	ctx = r.e.traceDial(ctx, r.request.Node)
 	was := s.latest().Remote()
 	won, failures := r.e.race(ctx, otherPort, func(candidates chan<- candidate, over <-chan struct{}) {
@@ -171,6 +187,34 @@ func (r *reconnector) try(ctx context.Context, heard uint64) error {
 	r.e.gate.forgive(won.conn.RemoteAddr())
 	l.resume.resumed(s, conn)
 	return nil
+}
+
+// hurry ends a try where the acceptor says that it hears nobody: the connection of the try is lost too, and so is its
+// answer. An acceptor repeats itself, so that counts once in a limit. The caller calls done at the end of the try.
+func (r *reconnector) hurry(ctx context.Context, end func(), limit time.Duration) (done func()) {
+	s := r.slot
+	select {
+	case <-s.hurry: // it was said before the try
+	default:
+	}
+	if time.Since(r.hurried) < limit {
+		return func() {}
+	}
+	over := make(chan struct{})
+	// Ends with ctx, which done ends; done waits.
+	go func() {
+		defer close(over)
+		select {
+		case <-s.hurry:
+			r.hurried = time.Now()
+			end()
+		case <-ctx.Done():
+		}
+	}()
+	return func() {
+		end()
+		<-over
+	}
 }
 
 // candidates passes on the addresses where the peer may be: where it was, where the dial looked for it, looked up

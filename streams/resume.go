@@ -58,6 +58,7 @@ type resumption struct {
 	token      resumeToken
 	node       string
 	limit      time.Duration                         // how long a connection may be missing
+	reset      time.Duration                         // and at least after a stateless reset
 	trusts     func(connection) error                // judges the peer's certificate on another connection
 	reconnect  func(lost *linkSlot, cause *EndError) // nil: the other side does, which has dialled
 	path       func() PathMode
@@ -72,7 +73,7 @@ type resumption struct {
 // resumption returns that of a channel with this token, whose peer has this role. It can be resumed once adopt has it.
 func (e *Endpoint) resumption(token resumeToken, node string, peerUse x509.ExtKeyUsage) resumption {
 	return resumption{
-		token: token, node: node, limit: e.current.Load().IdleTimeout,
+		token: token, node: node, limit: e.current.Load().IdleTimeout, reset: e.resetLimit,
 		trusts: func(conn connection) error {
 			return e.current.Load().trusts(conn.TLS().PeerCertificates, node, peerUse)
 		},
@@ -105,7 +106,7 @@ func (r *resumption) outlives(cause error) bool {
 // cause.
 func (r *resumption) patience(cause error, roundTrip time.Duration) time.Duration {
 	if isReset(cause) {
-		return min(max(resetLimit, resetTrips*roundTrip), r.limit)
+		return min(max(r.reset, resetTrips*roundTrip), r.limit)
 	}
 	return r.limit
 }

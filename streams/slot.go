@@ -25,6 +25,7 @@ type linkSlot struct {
 	serial    uint64             // of the last resumption that was tried
 	resuming  bool               // a goroutine makes another connection
 	unheard   bool               // the acceptor does not hear us on this one
+	hurry     chan struct{}      // the acceptor hears nobody: what is tried now is in vain
 	budget    bucket             // of connections that are made at once
 	downSince time.Time
 	owedSince time.Time   // the peer owes an answer on this one; zero: as far as is known it does not
@@ -208,9 +209,11 @@ func (s *linkSlot) ended(conn connection) {
 		}
 		return
 	}
-	s.expectResumption(end, l.resume.patience(cause, conn.Stats().SmoothedRTT))
+	limit := l.resume.patience(cause, conn.Stats().SmoothedRTT)
+	s.expectResumption(end, limit)
 	if isReset(cause) {
-		l.resume.tell(s) // a dialler that lives may not know that its connection is gone
+		// Ends with the link, the outage or the limit.
+		l.work.Go(func() { s.askForResumption(limit) })
 	}
 }
 
@@ -259,6 +262,23 @@ func (s *linkSlot) expectResumption(end *EndError, limit time.Duration) {
 	defer s.mu.Unlock()
 	if s.conn == nil && s.late == nil && s.link.Cause() == nil { // finish stops what is set before it has a cause
 		s.late = time.AfterFunc(limit, func() { s.link.finish(end, CloseInternal, "") })
+	}
+}
+
+// askForResumption tells the dialler that a connection is gone, which a living one may not know, and again, since the
+// datagram may be lost.
+func (s *linkSlot) askForResumption(limit time.Duration) {
+	const times = 4
+	for range times {
+		s.mu.Lock()
+		missing := s.conn == nil
+		s.mu.Unlock()
+		if !missing {
+			return
+		}
+		if s.link.resume.tell(s); !sleep(s.link.life, limit/times) {
+			return
+		}
 	}
 }
 

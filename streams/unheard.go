@@ -52,10 +52,19 @@ func (e *Endpoint) unheard(u unheard) {
 	}
 }
 
-// replaceUnheard makes another connection beside one whose packets do not arrive.
+// replaceUnheard makes another connection beside one whose packets do not arrive. Where there is none, the one that is
+// being made does not arrive either.
 func (s *linkSlot) replaceUnheard() {
 	s.mu.Lock()
 	s.unheard = s.conn != nil
+	missing := s.conn == nil
 	s.mu.Unlock()
+	if missing {
+		select {
+		case s.hurry <- struct{}{}:
+		default:
+		}
+		return
+	}
 	s.replace()
 }
