@@ -103,7 +103,7 @@ func receive(c *Channel, program []testframes.Frame, mode lanes.Mode) error {
 			keys = append(keys, -1)
 		}
 		for _, key := range keys {
-			if before, ok := last[key]; ok && before > i {
+			if before, ok := last[key]; ok && before >= i {
 				return fmt.Errorf("frame %d came after frame %d of %d", i, before, key)
 			}
 			last[key] = i
