@@ -154,13 +154,23 @@ func (r *nat) resetLatest() (n int) {
 	return n
 }
 
-// resetAcceptor tells the acceptor that the dialler, which has this key, does not know the connection of the latest
-// packet of each flow. Flows go on.
-func (r *nat) resetAcceptor(key quic.StatelessResetKey) {
+// resetAcceptor tells the acceptor that the dialler, whose sockets have these keys, does not know the connection of the
+// latest packet of each flow. Flows go on.
+func (r *nat) resetAcceptor(keyOf func(dialler uint16) quic.StatelessResetKey) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, f := range r.flows {
-		f.back.Write(resetOf(key, f.backID))
+	for from, f := range r.flows {
+		f.back.Write(resetOf(keyOf(from.Port()), f.backID))
+	}
+}
+
+// lie sends resets to both sides as a box does that knows no key.
+func (r *nat) lie() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for to, f := range r.flows {
+		r.front.WriteToUDPAddrPort(resetOf(quic.StatelessResetKey{}, f.id), to)
+		f.back.Write(resetOf(quic.StatelessResetKey{}, f.backID))
 	}
 }
 

@@ -94,12 +94,11 @@ func TestAnAcceptorThatWasResetAsksForAResumption(t *testing.T) {
 // resetAcceptor tells the acceptor that the dialler does not know their connection, until that has ended.
 func resetAcceptor(t testing.TB, r *nat, dialler *running, accepted *Channel) {
 	t.Helper()
-	dialler.mu.Lock()
-	key := *dialler.ephemeral.transport.StatelessResetKey
-	dialler.mu.Unlock()
+	s := dialler.current.Load()
+	keyOf := func(port uint16) quic.StatelessResetKey { return s.resetKey("", port) }
 	conn := connOf(accepted, 0)
 	for ctx := testrun.Context(t); conn.Context().Err() == nil; time.Sleep(time.Millisecond) {
-		if r.resetAcceptor(key); ctx.Err() != nil {
+		if r.resetAcceptor(keyOf); ctx.Err() != nil {
 			t.Fatal("the acceptor's connection does not end")
 		}
 	}
@@ -138,7 +137,7 @@ func TestAnAcceptorNoticesADiallerThatIsGone(t *testing.T) {
 
 // An acceptor waits longer for a dialler that is far away, and not longer than its limit.
 func TestPatienceAfterAReset(t *testing.T) {
-	r := resumption{limit: 4 * time.Second}
+	r := resumption{limit: 4 * time.Second, reset: resetLimit}
 	for _, c := range []struct {
 		cause     error
 		roundTrip time.Duration
