@@ -83,7 +83,7 @@ table() ->
         {streams, {one_of, [single, bulk, sender]}, Sent#{default => bulk}},
         {lanes, {integer, 1, 64}, Sent#{default => 8}},
         {connections, {either, auto, {integer, 1, 16}}, Sent#{default => auto}},
-        {resume, boolean, Sent#{default => false}},
+        {resume, boolean, Sent#{default => true}},
         {path, {one_of, [quic, auto, tcp]}, Sent#{default => quic}},
         {certificate_names, {one_of, [any, node, host]}, Sent#{default => any}},
         {close_untrusted, boolean, Sent#{default => false}},

@@ -20,7 +20,7 @@ nothing_given_test() ->
     ?assertEqual(bulk, maps:get(streams, Options)),
     ?assertEqual(8, maps:get(lanes, Options)),
     ?assertEqual(auto, maps:get(connections, Options)),
-    ?assertEqual(false, maps:get(resume, Options)),
+    ?assertEqual(true, maps:get(resume, Options)),
     ?assertEqual(quic, maps:get(path, Options)),
     ?assertEqual(any, maps:get(certificate_names, Options)),
     ?assertEqual(false, maps:get(close_untrusted, Options)),
