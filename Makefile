@@ -53,9 +53,12 @@ rabbitmq: build ## three RabbitMQ brokers over QUIC connections that are lost ag
 	scripts/setup.sh test rabbitmq-server:rabbitmq-server # Debian starts it when it installs it
 	scripts/test-erlang.sh rabbitmq
 
-resume: setup-test build ## links between nodes whose QUIC connections are lost, three minutes; CASE=name narrows it
-	QUIC_DIST_TEST_RESUME=all go test $(GOTESTFLAGS) -race -count=1 ./streams
-	scripts/test-erlang.sh ct quic_dist_resume_SUITE $(CASE)
+resume: export QUIC_DIST_TEST_RESUME = all
+resume: setup-test build ## links between nodes whose QUIC connections are lost, beyond make test
+	go test $(GOTESTFLAGS) -race -count=1 ./streams
+	scripts/test-erlang.sh ct quic_dist_resume_SUITE
+	scripts/test-erlang.sh ct quic_dist_resume_ends_SUITE
+	scripts/test-erlang.sh ct quic_dist_resume_load_SUITE
 
 tcp: setup-test build ## the suites of links again, with the option path tcp
 	QUIC_DIST_TEST_PATH=tcp scripts/test-erlang.sh ct quic_dist_connections_SUITE

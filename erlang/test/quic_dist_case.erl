@@ -5,7 +5,7 @@
 %% because each ends its own nodes only.
 -module(quic_dist_case).
 
--export([planes/0, in_plane/2, of_case/2, end_case/2]).
+-export([planes/0, in_plane/2, thorough/0, of_case/2, end_case/2]).
 -export([start/2, start_alone/2, distribute/2, env/1, tmp_dir/1]).
 -export([resources/1, same_resources/2]).
 
@@ -29,6 +29,11 @@ in_plane(Group, Config) ->
         true -> [{plane, Group} | Config];
         false -> Config
     end.
+
+%% @doc Whether groups also have cases whose double is in another group: so says the environment
+%% variable QUIC_DIST_TEST_RESUME, as in `make resume'.
+-spec thorough() -> boolean().
+thorough() -> os:getenv("QUIC_DIST_TEST_RESUME") =:= "all".
 
 %% @doc For init_per_testcase: the nodes that are started with this configuration are the case's.
 -spec of_case(Case :: atom(), config()) -> config().

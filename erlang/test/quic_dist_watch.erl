@@ -41,8 +41,12 @@ nodedown(Node, Peer) -> nodedown(Node, Peer, 10000).
 nodedown(Node, #{node := Peer}, Within) ->
     nodedown(Node, Peer, Within);
 nodedown(#{node := Name} = Node, Peer, Within) ->
+    Began = erlang:monotonic_time(millisecond),
     receive
-        {nodedown, Name, Peer, Reason} -> Reason
+        {nodedown, Name, Peer, Reason} ->
+            Waited = erlang:monotonic_time(millisecond) - Began,
+            ct:log("~s has lost ~s: ~p, after ~b of ~w ms", [Name, Peer, Reason, Waited, Within]),
+            Reason
     after quic_dist_wait:scale(Within) ->
         error({no_nodedown, Name, Peer, Within, quic_dist_wait:flush(), log(Node)})
     end.
