@@ -24,6 +24,7 @@
 
 -import(quic_dist_fixtures, [cert/1]).
 -import(quic_dist_node, [call/2, call/4, connect/2, info/1, name/1, start/1]).
+-import(quic_dist_shown, [get/2, get/3]).
 -import(quic_dist_wait, [scale/1, wait_until/2]).
 
 %% It measures times that have a limit: no other suite runs beside it.
@@ -461,23 +462,6 @@ status_page(_) ->
     end),
     %% Nobody else has it.
     ?assertMatch(#{status := undefined}, info(B)).
-
-get(Url, Path) -> get(Url, Path, "localhost").
-
-get(Url, Path, Host) ->
-    #{port := Port} = uri_string:parse(binary_to_list(Url)),
-    {ok, Socket} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),
-    Request = ["GET /", Path, " HTTP/1.0\r\nHost: ", Host, "\r\n\r\n"],
-    ok = gen_tcp:send(Socket, Request),
-    Answer = read(Socket, []),
-    <<"HTTP/1.0 ", Status:3/binary, _/binary>> = Answer,
-    {binary_to_integer(Status), binary_to_list(Answer)}.
-
-read(Socket, Parts) ->
-    case gen_tcp:recv(Socket, 0, scale(10000)) of
-        {ok, Part} -> read(Socket, [Parts, Part]);
-        {error, closed} -> iolist_to_binary(Parts)
-    end.
 
 %% Collectors
 

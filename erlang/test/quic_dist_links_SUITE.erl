@@ -21,6 +21,7 @@
 -import(quic_dist_node, [
     call/2, call/4, connect/2, info/1, log_lines/2, name/1, start/1, wait_log/3
 ]).
+-import(quic_dist_shown, [get/2, printed/2]).
 -import(quic_dist_wait, [scale/1, wait_until/2]).
 
 suite() ->
@@ -224,50 +225,14 @@ the_table(_) ->
     Remote = printed(A, fun() -> ok = rpc:call(NodeB, quic_dist, i, []) end),
     ?assertMatch({match, _}, re:run(Remote, Row(NodeA))).
 
-%% What a process of the node prints.
-printed(Node, Fun) ->
-    call(Node, fun() ->
-        Self = self(),
-        Leader = spawn_link(fun() -> leader(Self, []) end),
-        group_leader(Leader, self()),
-        Fun(),
-        Leader ! done,
-        receive
-            {printed, Text} -> Text
-        end
-    end).
-
-leader(To, Parts) ->
-    receive
-        {io_request, From, As, {put_chars, unicode, Text}} ->
-            From ! {io_reply, As, ok},
-            leader(To, [Parts, Text]);
-        done ->
-            To ! {printed, unicode:characters_to_list(Parts)}
-    end.
-
 %% The page
 
 %% Waits until the answer to this request has these parts.
 shown(Url, Path, Parts) ->
     wait_until({shown, Path, Parts}, fun() ->
-        Text = get(Url, Path),
+        {200, Text} = get(Url, Path),
         lists:all(fun(Part) -> string:find(Text, Part) =/= nomatch end, Parts)
     end).
-
-get(Url, Path) ->
-    #{port := Port} = uri_string:parse(binary_to_list(Url)),
-    {ok, Socket} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),
-    ok = gen_tcp:send(Socket, ["GET /", Path, " HTTP/1.0\r\nHost: localhost\r\n\r\n"]),
-    Answer = read(Socket, []),
-    ok = gen_tcp:close(Socket),
-    binary_to_list(Answer).
-
-read(Socket, Parts) ->
-    case gen_tcp:recv(Socket, 0, scale(10000)) of
-        {ok, Part} -> read(Socket, [Parts, Part]);
-        {error, closed} -> iolist_to_binary(Parts)
-    end.
 
 %% Collectors
 

@@ -6,7 +6,7 @@
 -module(quic_dist_relay).
 
 -export([start/1, port/1, conversations/1]).
--export([forget/1, mute/1, deafen/1, rebind/1, cut/1, cut/2, heal/1]).
+-export([forget/1, mute/1, deafen/1, rebind/1, reset/2, cut/1, cut/2, heal/1]).
 -export_type([t/0]).
 
 %% After so many packets of a socket its next ones wait in the kernel until the relay has relayed
@@ -24,6 +24,8 @@
     %% Packets to the server pass; those from it do.
     forth = true :: boolean(),
     on = true :: boolean(),
+    %% The server's connection ID in the last packet that has a short header.
+    id = <<>> :: binary(),
     %% Packets that came from the server, up to CONVERSATION.
     heard = 0 :: non_neg_integer()
 }).
@@ -74,6 +76,11 @@ deafen(Relay) -> ask(Relay, {block, on}).
 %% @doc Gives each flow another socket towards the server, and closes the one before.
 -spec rebind(t()) -> ok.
 rebind(Relay) -> ask(Relay, rebind).
+
+%% @doc Drops all flows that there are, and sends each client the stateless reset that a sidecar of
+%% this node makes with the secret in this XDG_STATE_HOME.
+-spec reset(t(), {node(), StateHome :: file:filename()}) -> ok.
+reset(Relay, Server) -> ask(Relay, {reset, Server}).
 
 %% @doc Drops everything until {@link heal/1}.
 -spec cut(t()) -> ok.
@@ -143,9 +150,14 @@ loop(#state{front = Front, owner = Owner, clients = Clients} = State) ->
 
 forth(Client, Packet, #state{flows = Flows} = State) ->
     case Flows of
-        #{Client := #flow{back = Back, forth = Passes}} ->
+        #{Client := #flow{back = Back, forth = Passes} = Flow} ->
             _ = Passes andalso not State#state.cut andalso send(Back, State#state.server, Packet),
-            State;
+            case Packet of
+                <<0:1, _:7, Id:8/binary, _/binary>> ->
+                    State#state{flows = Flows#{Client := Flow#flow{id = Id}}};
+                _ ->
+                    State
+            end;
         #{} ->
             Back = open(),
             forth(Client, Packet, State#state{
@@ -174,6 +186,13 @@ answer(conversations, #state{flows = Flows} = State) ->
     {length([Heard || #flow{heard = Heard} <- maps:values(Flows), Heard >= ?CONVERSATION]), State};
 answer({block, Way}, #state{flows = Flows} = State) ->
     {ok, State#state{flows = maps:map(fun(_, Flow) -> block(Way, Flow) end, Flows)}};
+answer({reset, Server}, #state{flows = Flows} = State) ->
+    Key = reset_key(Server, State#state.server),
+    [
+        send(State#state.front, Port, [<<16#40, 0:32>>, token(Id, Key)])
+     || {{_, Port}, #flow{id = Id}} <- maps:to_list(Flows)
+    ],
+    answer({block, both}, State);
 answer(rebind, #state{flows = Flows} = State) ->
     New = maps:map(
         fun(_, #flow{back = Back} = Flow) ->
@@ -195,3 +214,11 @@ block(on, Flow) -> Flow#flow{on = false}.
 
 healed_in(infinity, State) -> State#state{timer = undefined};
 healed_in(Time, State) -> State#state{timer = erlang:start_timer(Time, self(), healed)}.
+
+%% As streams/reset.go makes them.
+reset_key({Node, StateHome}, Port) ->
+    {ok, Secret} = file:read_file(filename:join([StateHome, "quic_dist", "reset_secret"])),
+    Purpose = ["erldist stateless reset", 0, integer_to_list(Port), 0, atom_to_list(Node)],
+    crypto:mac(hmac, sha256, Secret, Purpose).
+
+token(Id, Key) -> binary:part(crypto:mac(hmac, sha256, Key, Id), 0, 16).

@@ -1,5 +1,6 @@
 %% @doc A link outlives its QUIC connections: nodes on both sides of a relay lose nothing but time
 %% when the relay forgets its flows, blocks one direction, changes its address or drops everything.
+%% Users are told of it.
 %%
 %% quic_dist_resume_ends_SUITE has the ends of such links, quic_dist_resume_load_SUITE what takes
 %% longer.
@@ -11,6 +12,7 @@
 -export([
     nothing_is_lost/1,
     certificates/1,
+    told/1,
     switched_off/1,
     short_cut/1,
     cut_beyond_the_tick_time/1,
@@ -23,9 +25,10 @@
 -include_lib("stdlib/include/assert.hrl").
 -include("quic_dist_recv.hrl").
 
--import(quic_dist_node, [call/2, call/4, connect/2, connects/2, name/1, tell/2]).
+-import(quic_dist_node, [call/2, call/4, connect/2, connects/2, info/1, name/1, tell/2]).
 -import(quic_dist_outage, [no_nodedown/0, node_at/4, pair/1, pair/2, talk/2]).
 -import(quic_dist_run, [free_port/0, port_name/1]).
+-import(quic_dist_shown, [get/2, printed/2]).
 -import(quic_dist_wait, [flush/0, scale/1, settled/3, wait_until/2, wait_until/3, within/3]).
 -import(quic_dist_watch, [nodedown/3, watch/1]).
 
@@ -56,7 +59,7 @@ groups() ->
         busy_dist_port
     ],
     [
-        {socket, [], [nothing_is_lost, {group, cuts}]},
+        {socket, [], [nothing_is_lost, told, {group, cuts}]},
         {stdio, [], [nothing_is_lost | [{group, cuts} || quic_dist_case:thorough()]]},
         %% These mostly wait, and may do it together.
         {cuts, [parallel], Cuts ++ [certificates, switched_off]}
@@ -121,6 +124,111 @@ switched_off(Config) ->
     watch(A),
     ok = quic_dist_relay:forget(Relay),
     ?assertEqual(net_tick_timeout, nodedown(A, B, 7000)).
+
+%% Both nodes tell of an outage: by events, in quic_dist:info/1 and i/0, in the metrics and on the
+%% status page. While it lasts the node tells whose connection a reset has ended.
+told(Config) ->
+    StateHome = filename:join(quic_dist_run:dir(), quic_dist_run:unique("state")),
+    Kinds = [connection_ended, connection_resumed],
+    {A, #{node := NodeB} = B, Relay} = pair(Config, #{
+        quic_dist => [{status_port, 0}], env => [{"XDG_STATE_HOME", StateHome}]
+    }),
+    NodeA = name(A),
+    [subscribe(Node, Kinds) || Node <- [A, B]],
+    NoOutage = #{count => 0, last => 0, total => 0, resent => 0, down => 0},
+    [?assertEqual(NoOutage, outages(Node, Of)) || {Node, Of} <- [{A, NodeB}, {B, NodeA}]],
+    ?assertEqual(nomatch, string:find(shown(A, "now.json"), "\"outages\"")),
+
+    ok = quic_dist_relay:cut(Relay),
+    ok = quic_dist_relay:reset(Relay, {NodeB, StateHome}),
+    #{facts := #{<<"err">> := <<"stateless reset", _/binary>>} = Ended} =
+        event(A, connection_ended),
+    BinaryB = atom_to_binary(NodeB),
+    ?assertMatch(#{<<"node">> := BinaryB, <<"connection">> := <<"1">>}, Ended),
+    ?assertEqual(NoOutage#{down := 1}, outages(A, NodeB)),
+    Row = [atom_to_list(NodeB), " +quic +dialled \\(waiting\\)"],
+    ?assertMatch({match, _}, re:run(table(A), Row)),
+    ?assertEqual("1", metric(A, "quic_dist_peer_connections_missing", NodeB)),
+    ?assertNotEqual(nomatch, string:find(shown(A, "now.json"), "\"down\":1}")),
+
+    call(A, fun() -> {nobody, NodeB} ! rand:bytes(1000), ok end),
+    timer:sleep(1000),
+    ok = quic_dist_relay:heal(Relay),
+    [
+        begin
+            #{facts := Resumed} = event(Node, connection_resumed),
+            Name = atom_to_binary(Of),
+            ?assertMatch(
+                #{
+                    <<"node">> := Name,
+                    <<"connection">> := <<"1">>,
+                    <<"peer">> := <<"127.0.0.1:", _/binary>>,
+                    <<"pause">> := _
+                },
+                Resumed
+            )
+        end
+     || {Node, Of} <- [{A, NodeB}, {B, NodeA}]
+    ],
+    #{count := 1, last := Last, total := Last, resent := Resent, down := 0} = outages(A, NodeB),
+    ct:log("the outage: ~b ms, ~b bytes sent again", [Last, Resent]),
+    ?assert(Last >= 1000),
+    ?assertMatch(#{count := 1, down := 0}, outages(B, NodeA)),
+    [
+        ?assertMatch({match, _}, re:run(table(Node), [atom_to_list(Of), " .*\\(1 outage\\)"]))
+     || {Node, Of} <- [{A, NodeB}, {B, NodeA}]
+    ],
+    ?assertEqual("0", metric(A, "quic_dist_peer_connections_missing", NodeB)),
+    ?assertEqual("1", metric(A, "quic_dist_peer_outages_total", NodeB)),
+    Seconds = number(metric(A, "quic_dist_peer_outage_seconds_total", NodeB)),
+    ?assertEqual(Last, trunc(1000 * Seconds)),
+    ?assertEqual(integer_to_list(Resent), metric(A, "quic_dist_peer_resent_bytes_total", NodeB)),
+    ?assertNotEqual(nomatch, string:find(shown(A, "now.json"), "\"outages\":{\"count\":1,")),
+    ?assertNotEqual(nomatch, string:find(shown(A, ""), "outages")),
+    no_nodedown().
+
+%% The events come as messages to the test.
+subscribe(#{node := Name} = Node, Kinds) ->
+    Test = self(),
+    call(Node, fun() ->
+        Caller = self(),
+        spawn(fun() ->
+            {ok, Reference} = quic_dist:subscribe(Kinds),
+            Caller ! subscribed,
+            pass_events(Reference, Name, Test)
+        end),
+        ?recv(subscribed)
+    end).
+
+pass_events(Reference, Name, Test) ->
+    receive
+        {quic_dist, Reference, #{event := Kind} = Event} -> tell(Test, {event, Name, Kind, Event})
+    end,
+    pass_events(Reference, Name, Test).
+
+event(#{node := Name}, Kind) -> ?recv({event, Name, Kind, Event}, Event).
+
+outages(Node, Of) ->
+    #{outages := Outages} = call(Node, quic_dist, info, [Of]),
+    Outages.
+
+table(Node) -> printed(Node, fun() -> quic_dist:i() end).
+
+shown(Node, Path) ->
+    #{status := Url} = info(Node),
+    {200, Text} = get(Url, Path),
+    Text.
+
+metric(Node, Metric, Of) ->
+    Line = ["^", Metric, "{peer=\"", atom_to_list(Of), "\"} (.*)$"],
+    {match, [Value]} = re:run(shown(Node, "metrics"), Line, [multiline, {capture, [1], list}]),
+    Value.
+
+number(Text) ->
+    case string:to_float(Text) of
+        {error, no_float} -> list_to_integer(Text);
+        {Number, _} -> Number
+    end.
 
 %% Cuts
 
