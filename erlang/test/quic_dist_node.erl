@@ -93,7 +93,7 @@ start(Options) ->
             name_args(Carrier, maps:get(name, Options, auto)),
             lists:append([["-pa", Path] || Path <- Paths]),
             log_args(LogFile, maps:get(log_level, Options, notice)),
-            option_args("-kernel", maps:get(kernel, Options, [])),
+            option_args("-kernel", setup_time(maps:get(kernel, Options, []))),
             option_args("-quic_dist", maps:get(quic_dist, Options, [])),
             option_args("-webdist", maps:get(webdist, Options, [])),
             maps:get(args, Options, [])
@@ -112,6 +112,13 @@ start(Options) ->
     Started.
 
 node_of(Peer) -> peer:call(Peer, erlang, node, [], scale(15000)).
+
+%% The time in which nodes must connect is a deadline, too. It has seconds.
+setup_time(Kernel) ->
+    case {lists:keymember(net_setuptime, 1, Kernel), min(120, scale(7000) div 1000)} of
+        {false, Seconds} when Seconds =/= 7 -> [{net_setuptime, Seconds} | Kernel];
+        _ -> Kernel
+    end.
 
 %% Two schedulers that do not spin: others use this machine too.
 emulator_args() ->

@@ -174,9 +174,13 @@ start(Config, #broker{number = From, dir = Dir, udp_port = Port} = Broker, Broke
     }),
     Broker#broker{command = Command}.
 
-%% The shell splits the flags at blanks.
+%% The shell splits the flags at blanks. The time in which nodes must connect is a deadline, too.
 flags() ->
-    lists:concat(["-proto_dist quic"] ++ [" -pa " ++ Dir || Dir <- quic_dist_run:paths()]).
+    SetupTime = min(120, scale(7000) div 1000),
+    lists:concat(
+        ["-proto_dist quic -kernel net_setuptime ", SetupTime] ++
+            [" -pa " ++ Dir || Dir <- quic_dist_run:paths()]
+    ).
 
 env(Config, #broker{node = Node}) ->
     [
