@@ -27,9 +27,9 @@
 
 %% How long a dialler may take to notice, when packets pass again, that the peer has ended: the rest
 %% of a try that has begun, the longest pause between two, and a try. An acceptor notices by its own
-%% next packet, and then waits three seconds for the dialler.
+%% next packet, at most some four seconds later, and then waits three seconds for the dialler.
 -define(NOTICED, 4000).
--define(NOTICED_BY_ACCEPTOR, 8000).
+-define(NOTICED_BY_ACCEPTOR, 10000).
 
 suite() ->
     [{ct_hooks, [{quic_dist_hooks, nodes_stay}]}, {timetrap, scale(60000)}].
