@@ -48,7 +48,8 @@ type link interface {
 	// Path returns what is known of the way to the peer.
 	Path() Path
 
-	// Local and Remote are the addresses of the first connection. Both change if that is replaced.
+	// Local is the address of the first connection, and Remote where the peer's sidecar has its UDP port. Both change if
+	// that is replaced.
 	Local() netip.AddrPort
 	Remote() netip.AddrPort
 

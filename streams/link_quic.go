@@ -157,7 +157,7 @@ func (l *quicLink) Outages() Outages {
 func (l *quicLink) Path() Path { return l.slots[0].latest().Path() }
 
 func (l *quicLink) Local() netip.AddrPort  { return l.slots[0].latest().Local() }
-func (l *quicLink) Remote() netip.AddrPort { return l.slots[0].latest().Remote() }
+func (l *quicLink) Remote() netip.AddrPort { return l.slots[0].remote() }
 
 func (l *quicLink) Certificates() [][]*x509.Certificate {
 	all := make([][]*x509.Certificate, len(l.slots))

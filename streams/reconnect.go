@@ -162,7 +162,7 @@ func (r *reconnector) try(ctx context.Context, heard uint64) error {
 	defer cancel()
 	defer r.hurry(ctx, cancel, limit)()
 	ctx = r.e.traceDial(ctx, r.request.Node)
-	was := s.latest().Remote()
+	was := s.remote()
 	won, failures := r.e.race(ctx, otherPort, func(candidates chan<- candidate, over <-chan struct{}) {
 		r.candidates(ctx, was, candidates, over)
 	})

@@ -3,6 +3,7 @@ package streams
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -21,6 +22,7 @@ type linkSlot struct {
 	mu        sync.Mutex         // guards what follows
 	conn      connection         // nil: there is none
 	last      connection         // the present one, or the one before
+	peer      netip.AddrPort     // where the last QUIC connection before ended
 	release   context.CancelFunc // ends what serves the connection
 	serial    uint64             // of the last resumption that was tried
 	resuming  bool               // a goroutine makes another connection
@@ -81,6 +83,7 @@ func (s *linkSlot) attachLocked(conn connection, from []uint64) bool {
 		}
 	}
 	if s.last != conn {
+		s.peer = s.peerLocked()
 		s.before, s.lost = s.totalLocked(), lostPackets{}
 	}
 	s.conn, s.last, s.release = conn, conn, cancel
@@ -309,6 +312,21 @@ func (s *linkSlot) latest() connection {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.last
+}
+
+// peerLocked returns the UDP address of the peer's sidecar.
+func (s *linkSlot) peerLocked() netip.AddrPort {
+	if conn, ok := s.last.(*quicConn); ok {
+		return conn.Remote()
+	}
+	return s.peer
+}
+
+// remote is peerLocked for who has not the lock.
+func (s *linkSlot) remote() netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.peerLocked()
 }
 
 // lastGap returns the present outage, or the last one.

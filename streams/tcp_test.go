@@ -47,11 +47,16 @@ func TestStreamsMoveToTCP(t *testing.T) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s/%d", mode, connections), func(t *testing.T) {
-				a, b := connectedBy(t, overTCPConfig(t, mode, connections, PathTCP), overTCPConfig(t, mode, connections, PathTCP))
+				cfg := overTCPConfig(t, mode, connections, PathTCP)
+				a, b := connectedBy(t, cfg, cfg)
+				before := [2]netip.AddrPort{a.Remote(), b.Remote()}
 				done := exchange(t, a, b, mode, 300, 1)
 				moved(t, a, "tcp")
 				moved(t, b, "tcp")
 				testrun.Await(t, done, "all frames")
+				if now := [2]netip.AddrPort{a.Remote(), b.Remote()}; now != before {
+					t.Errorf("the peers' UDP ports are %v, and were %v", now, before)
+				}
 				for _, c := range []*Channel{a, b} {
 					if n := c.Stats().Outages; n.Count > 0 || n.Down > 0 {
 						t.Errorf("a move counts as an outage: %+v", n)

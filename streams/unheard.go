@@ -37,7 +37,7 @@ func (e *Endpoint) tellUnheard(s *linkSlot) {
 	if l == nil {
 		return
 	}
-	u, to := s.link.resume.token.unheard(s.index), s.latest().Remote()
+	u, to := s.link.resume.token.unheard(s.index), s.remote()
 	_, _ = l.socket.conn.UDPConn.WriteToUDPAddrPort(append([]byte{unheardByte}, u[:]...), to)
 }
 

@@ -35,7 +35,8 @@ const errGone = "the peer and its sidecar are gone: nothing listens on its UDP p
 // A vigil ends the channels of peers whose VM and sidecar are both gone while their host lives. There only the
 // kernel says so, by ICMP, and only to connected sockets. A channel ends if
 //
-//   - the peer has acknowledged none of our packets for longer than that takes, and has sent nothing else,
+//   - the peer has acknowledged none of our packets for longer than that takes, and has sent nothing else, or a
+//     connection is missing, as when the kernel of a dead peer has ended one over TCP,
 //   - two sockets in turn are told that its port is closed,
 //   - a socket was answered while the peer was well, so no firewall or NAT refuses packets from new ports,
 //   - and it is still silent then.
@@ -143,7 +144,7 @@ func (v *vigil) look(ctx context.Context, now time.Time) {
 	}
 	v.e.mu.Unlock()
 	for c, w := range v.watched {
-		silent := w.update(c, now)
+		silent := w.update(c, now) || c.link.Outages().Down > 0
 		c.link.Steer(now)
 		for i := range w.connections {
 			c.link.Owed(i, w.connections[i].owed)
