@@ -43,16 +43,16 @@ func TestOnlyOptionalFieldsMayBeLeftOut(t *testing.T) {
 		}
 		want := map[etf.Atom]string{
 			"configure": "cacertfile certfile certificate_names close_untrusted data_plane discovery dns_server dns_service " +
-				"dns_service_tcp insecure_key_log insecure_no_verify keyfile name_address name_port names_to nodes_file " +
-				"password path peer_port qlog_dir resume status_port",
+				"dns_service_tcp insecure_key_log insecure_no_verify keyfile local_links local_socket name_address name_port names_to " +
+				"nodes_file password path peer_port qlog_dir resume status_port",
 			"trace":        "insecure_key_log qlog_dir",
 			"log":          "event",
 			"listen":       "cookie",
-			"dial":         "cookie",
+			"dial":         "cookie local_link",
 			"verdict":      "cookie text",
 			"looked_up":    "text",
-			"dialled":      "identity socket token",
-			"accepted":     "identity socket token",
+			"dialled":      "identity meeting meeting_token socket token",
+			"accepted":     "identity meeting meeting_token socket token",
 			"web_dial":     "cookie",
 			"web_dialled":  "identity proven",
 			"web_accepted": "carrier identity proven",

@@ -4,24 +4,21 @@ import "quic_dist/internal/erlang/etf"
 
 // The messages by which the sidecar's status page and metrics learn what only the VM knows.
 
-// LinkCarrier is a form of HTTP that carries a link.
+// LinkCarrier is what carries a link that no channel does: a [WebCarrier], or LinkLocal.
 type LinkCarrier string
 
-// The carriers of links over HTTP.
-const (
-	LinkHTTP  LinkCarrier = "http"
-	LinkHTTPS LinkCarrier = "https"
-	LinkWS    LinkCarrier = "ws"
-	LinkWSS   LinkCarrier = "wss"
-	LinkH2    LinkCarrier = "h2"
-	LinkH3    LinkCarrier = "h3"
-)
+// LinkLocal is one socket between the VMs of two nodes of one host.
+const LinkLocal LinkCarrier = "local"
 
 func (LinkCarrier) known() []LinkCarrier {
-	return []LinkCarrier{LinkHTTP, LinkHTTPS, LinkWS, LinkWSS, LinkH2, LinkH3}
+	known := []LinkCarrier{LinkLocal}
+	for _, c := range WebCarrier("").known() {
+		known = append(known, LinkCarrier(c))
+	}
+	return known
 }
 
-// Links lists the VM's links over HTTP. The list replaces the previous one. A list that is too long for one message
+// Links lists the VM's links over HTTP and its local links. The list replaces the previous one. A list that is too long for one message
 // comes in several.
 type Links struct {
 	Links []Link // at most MaxLinks
@@ -35,7 +32,7 @@ func (m *Links) layout() (etf.Atom, []field) {
 	}
 }
 
-// A Link is a link over HTTP at one moment.
+// A Link is a link over HTTP, or a local one, at one moment.
 type Link struct {
 	Node      string // the peer
 	Identity  string // how the peer proved its name, for people

@@ -81,6 +81,9 @@ type Dialled struct {
 	Streams  Mode
 	Socket   *string // nil if left out, like Token
 	Token    Secret
+
+	Meeting      *string // the socket at which the peer's VM waits for ours; nil if left out, like MeetingToken
+	MeetingToken Secret
 }
 
 func (m *Dialled) layout() (etf.Atom, []field) {
@@ -90,6 +93,8 @@ func (m *Dialled) layout() (etf.Atom, []field) {
 		{"credit", &m.Credit},
 		{"id", &m.ID},
 		{"identity", optional(&m.Identity)},
+		{"meeting", optional(&m.Meeting)},
+		{"meeting_token", optionalSecret(&m.MeetingToken)},
 		{"port", &m.Port},
 		{"socket", optional(&m.Socket)},
 		{"streams", wordIn(&m.Streams)},
@@ -127,6 +132,9 @@ type Accepted struct {
 	Streams  Mode
 	Socket   *string
 	Token    Secret
+
+	Meeting      *string // the socket at which our VM is to wait for the peer's
+	MeetingToken Secret
 }
 
 func (m *Accepted) layout() (etf.Atom, []field) {
@@ -135,6 +143,8 @@ func (m *Accepted) layout() (etf.Atom, []field) {
 		{"channel", &m.Channel},
 		{"credit", &m.Credit},
 		{"identity", optional(&m.Identity)},
+		{"meeting", optional(&m.Meeting)},
+		{"meeting_token", optionalSecret(&m.MeetingToken)},
 		{"node", &m.Node},
 		{"port", &m.Port},
 		{"socket", optional(&m.Socket)},

@@ -44,6 +44,9 @@ type Configure struct {
 	CloseUntrusted   *bool            // nil if left out, which means false; like InsecureNoVerify
 	InsecureNoVerify *bool
 
+	LocalLinks  LocalLinks // empty if left out, which means off
+	LocalSocket *string    // at which the VM waits for the VMs of peers; nil if left out: it does not
+
 	StatusPort     *uint16 // TCP port of the status page; 0: any; nil if left out: there is none
 	QlogDir        *string // as in [Trace], for all peers; like InsecureKeyLog
 	InsecureKeyLog *string
@@ -78,6 +81,8 @@ func (m *Configure) layout() (etf.Atom, []field) {
 		{"keep_alive", &m.KeepAlive},
 		{"keyfile", optional(&m.KeyFile)},
 		{"lanes", integer[int]{&m.Lanes, 1, MaxLanes}},
+		{"local_links", optionalWord(&m.LocalLinks)},
+		{"local_socket", optional(&m.LocalSocket)},
 		{"log_level", wordIn(&m.LogLevel)},
 		{"name_address", optional(&m.NameAddr)},
 		{"name_port", optionalPort(&m.NamePort)},
@@ -147,6 +152,8 @@ type Dial struct {
 	Targets []Target // 1 to MaxTargets
 	Timeout time.Duration
 	Cookie  Secret // of this node for the peer; nil if left out
+
+	LocalLink *bool // may the two VMs have a local link? nil if left out, which means true
 }
 
 // Target is where a peer may be: a host name or an IP address, and a UDP port.
@@ -162,6 +169,7 @@ func (m *Dial) layout() (etf.Atom, []field) {
 		{"cookie", optionalSecret(&m.Cookie)},
 		{"id", &m.ID},
 		{"local", &m.Local},
+		{"local_link", optional(&m.LocalLink)},
 		{"node", &m.Node},
 		{"targets", list[Target]{&m.Targets, 1, MaxTargets}},
 		{"timeout", &m.Timeout},

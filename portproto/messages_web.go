@@ -8,6 +8,23 @@ import (
 
 // The messages of distribution over HTTP.
 
+// WebCarrier is a form of HTTP that carries a link.
+type WebCarrier string
+
+// The carriers of links over HTTP.
+const (
+	WebHTTP  WebCarrier = "http"
+	WebHTTPS WebCarrier = "https"
+	WebWS    WebCarrier = "ws"
+	WebWSS   WebCarrier = "wss"
+	WebH2    WebCarrier = "h2"
+	WebH3    WebCarrier = "h3"
+)
+
+func (WebCarrier) known() []WebCarrier {
+	return []WebCarrier{WebHTTP, WebHTTPS, WebWS, WebWSS, WebH2, WebH3}
+}
+
 // WebTake says how the VM takes an upgraded connection.
 type WebTake string
 
@@ -178,8 +195,8 @@ type WebAccepted struct {
 	Socket  string
 	Token   Secret32
 
-	Carrier  LinkCarrier // of the peer's connection; empty if not known
-	Identity *string     // like Proven, as in WebDialled
+	Carrier  WebCarrier // of the peer's connection; empty if not known
+	Identity *string    // like Proven, as in WebDialled
 	Proven   *bool
 }
 

@@ -77,6 +77,20 @@ const (
 
 func (Path) known() []Path { return []Path{PathQUIC, PathAuto, PathTCP} }
 
+// LocalLinks says which local links a node may have: streams/WIRE.md, section 11.
+type LocalLinks string
+
+// What [Configure] may ask for. LocalLinksAuto is where cookies authenticate.
+const (
+	LocalLinksAuto     LocalLinks = "auto"
+	LocalLinksSameUser LocalLinks = "same_user"
+	LocalLinksOff      LocalLinks = "off"
+)
+
+func (LocalLinks) known() []LocalLinks {
+	return []LocalLinks{LocalLinksAuto, LocalLinksSameUser, LocalLinksOff}
+}
+
 // CertificateNames says which names in a peer's certificate must match the peer: streams/WIRE.md, section 6.
 type CertificateNames string
 

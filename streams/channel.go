@@ -39,6 +39,7 @@ type Channel struct {
 	peer      Hello
 	parting   parting          // ours
 	identity  string           // the names in the peer's certificate; empty if it was not verified
+	meeting   *Meeting         // nil: there is no local link
 	peerUse   x509.ExtKeyUsage // the role of the peer, for which its certificate must be
 }
 
@@ -92,6 +93,10 @@ func (c *Channel) Peer() Hello { return c.peer }
 
 // Identity returns what the peer's certificate names, for people; nothing if it has none, or none that was verified.
 func (c *Channel) Identity() string { return c.identity }
+
+// Meeting returns where the VMs of the two nodes meet for a local link, of which the dialler will close this channel;
+// nil if there will be none.
+func (c *Channel) Meeting() *Meeting { return c.meeting }
 
 // Remote returns the peer's address, which changes if its network path does.
 func (c *Channel) Remote() netip.AddrPort { return c.link.Remote() }

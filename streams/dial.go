@@ -36,6 +36,7 @@ type DialRequest struct {
 	Local   string // this node
 	Cookie  []byte // that this node has for the peer; not used where certificates authenticate
 	Targets []Target
+	NoLocal bool // no local link, even where one is possible
 }
 
 // A Target is where a node may be found.
@@ -334,6 +335,9 @@ func (e *Endpoint) establish(ctx context.Context, won dialResult, d DialRequest)
 		if won.settings.usesTCP() {
 			ours.Features = append(ours.Features, tcpFeature)
 		}
+		if !d.NoLocal {
+			won.settings.offerMeeting(&ours, h.session.tls)
+		}
 		return ours
 	})
 	if failed != nil {
@@ -361,6 +365,9 @@ func (e *Endpoint) establish(ctx context.Context, won dialResult, d DialRequest)
 	}
 	if err != nil {
 		return nil, untrusted(err)
+	}
+	if ours.Place != (placeProof{}) {
+		c.meeting = peer.Meeting
 	}
 	for _, conn := range conns {
 		e.gate.forgive(conn.RemoteAddr())

@@ -12,6 +12,7 @@
 //	authenticate.go    the checks of a proof, and the question to the Admitter
 //	join.go            further connections of one channel; distance.go measures whether the peer is far enough for them
 //	resume.go          another connection takes the place of one that has ended; reconnect.go makes it
+//	local.go           where two nodes of one host and user agree that their VMs meet without us
 //	kinds.go           what a stream is for, by how it begins
 //	link.go            what a channel needs of its connections; link_quic.go; slot.go moves streams between connections
 //	channel.go         one distribution connection

@@ -59,6 +59,7 @@ type Config struct {
 	Lanes        int             // how many, at most
 	Resume       bool            // channels outlive their QUIC connections, if their peers want that too
 	Path         PathMode        // over what the streams of channels that can be resumed go
+	Local        Local           // links without a sidecar; zero: there are none
 	// how many QUIC connections a channel has, at most; 0: one, or several to a peer that is far
 	Connections int
 

@@ -34,6 +34,8 @@ type Hello struct {
 	Resume      resumeToken  // from the acceptor, if the channel can be resumed
 	Proof       cookie.Proof // that the sender knows the cookie
 	Parting     parting      // what says that the sender is dead
+	Place       placeProof   // from the dialler, if it may have a local link
+	Meeting     *Meeting     // from the acceptor, if the two will have one
 }
 
 // has reports whether a feature is named.
@@ -66,7 +68,7 @@ func appendHello(b []byte, h Hello) []byte {
 	if h.Resume != (resumeToken{}) {
 		fields = append(fields, etf.Pair{Key: etf.Atom("resume"), Value: etf.Binary(h.Resume[:])})
 	}
-	return appendMessage(b, etf.Tuple{etf.Atom("hello"), fields})
+	return appendMessage(b, etf.Tuple{etf.Atom("hello"), appendLocal(fields, h)})
 }
 
 // parseHello reads the body of a hello's message. A hello of another wire version is read as far as it can be; to
@@ -122,6 +124,9 @@ func helloOf(fields etf.Map) (Hello, error) {
 			return Hello{}, broken("hello: proof is not %d bytes", len(h.Proof))
 		}
 		h.Proof = cookie.Proof([]byte(b))
+	}
+	if err := parseLocal(&h, fields); err != nil {
+		return Hello{}, err
 	}
 	return h, parseOffer(&h, fields)
 }

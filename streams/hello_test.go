@@ -19,6 +19,8 @@ func TestHelloRoundTrip(t *testing.T) {
 		{Wire: 1, Build: "0.1.0", Node: "a@host"},
 		{Wire: 1, Build: "", Node: "ä@höst", Features: []string{"lanes", "x"}},
 		{Wire: 1, Build: "p", Node: "a@h", Proof: cookie.Proof{0: 1, 31: 2}},
+		{Wire: 1, Build: "l", Node: "a@h", Place: placeProof{0: 1, 31: 2}},
+		{Wire: 1, Build: "m", Node: "a@h", Meeting: &Meeting{meetingPrefix, [meetingSize]byte{0: 3, 31: 4}}},
 		{Wire: 1, Build: strings.Repeat("b", maxBuild), Node: strings.Repeat("n", nodename.MaxPlausible-1) + "@"},
 	} {
 		message := appendHello([]byte("before"), h)[len("before"):]
@@ -105,6 +107,7 @@ func TestHelloRefusesHostileInput(t *testing.T) {
 	if _, err := parseHello(with("", nil)); err != nil {
 		t.Fatalf("the good one: %v", err)
 	}
+	token := etf.Binary(strings.Repeat("t", meetingSize))
 	for name, body := range map[string][]byte{
 		"nothing":              nil,
 		"garbage":              []byte("GET / HTTP/1.1\r\n"),
@@ -134,6 +137,17 @@ func TestHelloRefusesHostileInput(t *testing.T) {
 		"proof empty":          add("proof", etf.Binary("")),
 		"proof too short":      add("proof", etf.Binary(strings.Repeat("p", 31))),
 		"proof too long":       add("proof", etf.Binary(strings.Repeat("p", 33))),
+		"place an atom":        add("place", etf.Atom("here")),
+		"place too short":      add("place", etf.Binary(strings.Repeat("p", 31))),
+		"meeting a binary":     add("meeting", token),
+		"meeting of one":       add("meeting", etf.Tuple{token}),
+		"meeting nowhere":      add("meeting", etf.Tuple{etf.Binary(""), token}),
+		"meeting in a file":    add("meeting", etf.Tuple{etf.Binary("/run/docker.sock"), token}),
+		"meeting elsewhere":    add("meeting", etf.Tuple{etf.Binary("\x00dbus"), token}),
+		"meeting not UTF-8":    add("meeting", etf.Tuple{etf.Binary(meetingPrefix + "\xff"), token}),
+		"meeting too long":     add("meeting", etf.Tuple{etf.Binary(meetingPrefix + strings.Repeat("s", 98)), token}),
+		"token too short":      add("meeting", etf.Tuple{etf.Binary(meetingPrefix), token[1:]}),
+		"token an atom":        add("meeting", etf.Tuple{etf.Binary(meetingPrefix), etf.Atom("t")}),
 		"more than is allowed": make([]byte, maxHello+1),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -398,6 +398,7 @@ func (e *Endpoint) acceptChannel(
 		if agreed.resumes {
 			ours.Resume = newResumeToken()
 		}
+		h.settings.arrangeMeeting(&ours, peer, h.session.tls)
 		allowLanes() // from here on the dialler may have our hello
 		return ours
 	})
@@ -430,6 +431,7 @@ func (e *Endpoint) acceptChannel(
 	if err != nil {
 		return nil, refused(err)
 	}
+	c.meeting = ours.Meeting
 	return c, nil
 }
 

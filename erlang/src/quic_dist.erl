@@ -168,6 +168,9 @@ acceptor_init(Kernel, Listener) ->
 
 acceptor(Kernel, Monitor) ->
     receive
+        {accepted, #{meeting_token := _} = Channel} ->
+            ok = quic_dist_local:expect(Channel),
+            acceptor(Kernel, Monitor);
         {accepted, Channel} ->
             case quic_dist_plane:open(Channel) of
                 {ok, Ctrl} -> offer(Kernel, Ctrl, Channel);
@@ -269,15 +272,32 @@ find(Node, MyNode, LongOrShortNames, Options, Deadline) ->
             Parameters = Cookie#{
                 node => atom_to_binary(Node),
                 local => atom_to_binary(MyNode),
-                targets => Targets,
-                timeout => max(1, Deadline - erlang:monotonic_time(millisecond))
+                targets => Targets
             },
-            case quic_dist_channel:dial(Parameters) of
+            case dial(Node, Parameters, Deadline) of
                 {ok, Channel} -> {ok, {Channel, Host}};
                 {error, _} = Error -> Error
             end;
         {error, Text} ->
             {error, {no_port, Text}}
+    end.
+
+%% Of a local link that does not come about nothing is left but time: the peer is dialled again.
+dial(Node, Parameters, Deadline) ->
+    Timeout = max(1, Deadline - erlang:monotonic_time(millisecond)),
+    case quic_dist_channel:dial(Parameters#{timeout => Timeout}) of
+        {ok, #{meeting := _} = Channel} ->
+            case quic_dist_local:meet(Channel) of
+                {ok, _} = Met ->
+                    Met;
+                {error, Why} ->
+                    Name = atom_to_binary(Node),
+                    Text = ["no local link to ", Name, ", but one over QUIC: ", Why],
+                    quic_dist_links:repeated({local, Node}, notice, Text, Why, []),
+                    dial(Node, Parameters#{local_link => false}, Deadline)
+            end;
+        Result ->
+            Result
     end.
 
 open(#{address := Ip, udp_port := UdpPort} = Channel, Host) ->

@@ -32,12 +32,17 @@
     credit := non_neg_integer(),
     claim => quic_dist_peer:claim(),
     socket => binary(),
-    token => binary()
+    token => binary(),
+    identity => binary(),
+    meeting => binary(),
+    meeting_token => binary(),
+    local => gen_tcp:socket()
 }.
 %% A channel: its number, the Erlang port of its sidecar, where the peer's sidecar is, the mode that
 %% both sidecars use, who the peer claims to be if the peer opened the channel, and the path of its
 %% data: the bytes that may be written to the port at first; or the name of a socket and the token
-%% that opens it.
+%% that opens it. `meeting' is where the two VMs are to meet for a local link, and `local' the
+%% socket that they have then.
 
 -type streams() :: single | bulk | sender.
 %% What may leave the main stream of a channel: nothing, fragmented messages, or all that names its
@@ -85,6 +90,7 @@ accept(Listener) ->
     node := binary(),
     local := binary(),
     cookie => binary(),
+    local_link => boolean(),
     targets := [quic_dist_config:endpoint()],
     timeout := timeout()
 }) ->

@@ -41,17 +41,17 @@
 %% `sidecar_down': as they say. `stopped': distribution ends, and no events follow.
 
 -type event() :: #{event := kind(), atom() => term()}.
-%% `up' and `down' have `node', `carrier' (`quic', or the form of HTTP: `http', `https', `ws',
-%% `wss', `h2', `h3'), `direction' (`dialled' or `accepted') and `address' (IP address and port).
-%% Over QUIC they have `channel', over HTTP a dialled link has its `url'. `up' has `identity', as
-%% {@link quic_dist:info/1} has. `down' has `reason' (of portproto/PROTOCOL.md, section 7;
-%% `sidecar_down'; over HTTP `closed'), `text', and `uptime' in milliseconds. `connect_failed' has
-%% `node' and `text'. What the sidecar reports has a `text' and `facts', a map of binaries. Facts of
-%% `connection_ended' are `node', `connection' (1 is the first) and `err'; of `connection_resumed'
-%% `node', `connection', `peer', `pause' and `sent_again' (bytes). `certificates' has
-%% `certificates', as {@link quic_dist:info/0} has. `listening' has `address'; `sidecar_up' has
-%% `os_pid' and `executable'; `sidecar_down' has `text'. A `node' is an atom. In `facts', which may
-%% be about strangers, names are binaries.
+%% `up' and `down' have `node', `carrier' (`quic', `local', or the form of HTTP: `http', `https',
+%% `ws', `wss', `h2', `h3'), `direction' (`dialled' or `accepted') and `address' (IP address and
+%% port). Over QUIC they have `channel', over HTTP a dialled link has its `url'. `up' has
+%% `identity', as {@link quic_dist:info/1} has. `down' has `reason' (of portproto/PROTOCOL.md,
+%% section 7; `sidecar_down'; of local links and over HTTP `closed'), `text', and `uptime' in
+%% milliseconds. `connect_failed' has `node' and `text'. What the sidecar reports has a `text' and
+%% `facts', a map of binaries. Facts of `connection_ended' are `node', `connection' (1 is the
+%% first) and `err'; of `connection_resumed' `node', `connection', `peer', `pause' and `sent_again'
+%% (bytes). `certificates' has `certificates', as {@link quic_dist:info/0} has. `listening' has
+%% `address'; `sidecar_up' has `os_pid' and `executable'; `sidecar_down' has `text'. A `node' is an
+%% atom. In `facts', which may be about strangers, names are binaries.
 
 -record(state, {
     subscribers = #{} :: #{reference() => {pid(), all | [kind()]}},

@@ -48,7 +48,7 @@
 -type peer() :: quic_peer() | web_peer().
 
 -type web_peer() :: #{
-    carrier := webdist_config:carrier(),
+    carrier := local | webdist_config:carrier(),
     state := up,
     address := {inet:ip_address(), inet:port_number()},
     direction := dialled | accepted,
@@ -59,9 +59,9 @@
     received := amount(),
     queued := non_neg_integer()
 }.
-%% A link over HTTP, or by the option `fallback': what this VM counts at its socket. The packets are
-%% those of the distribution; `queued' bytes wait in this VM. The address is the other end of the
-%% connection, which may be a proxy.
+%% A local link, one over HTTP, or by the option `fallback': what this VM counts at its socket. The
+%% packets are those of the distribution; `queued' bytes wait in this VM. The address is the other
+%% end of the connection, which may be a proxy; of a local link it is that of the peer's sidecar.
 
 -type quic_peer() :: #{
     carrier := quic,
@@ -98,7 +98,7 @@
     options := map() | undefined,
     channels := non_neg_integer(),
     certificates := [map()],
-    links := #{quic | webdist_config:carrier() => pos_integer()},
+    links := #{quic | local | webdist_config:carrier() => pos_integer()},
     peers := #{node() | binary() => peer()},
     counters := #{atom() => non_neg_integer()},
     status := binary() | undefined,

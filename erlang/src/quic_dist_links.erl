@@ -1,6 +1,6 @@
-%% @doc The links of this node to its peers, over QUIC and over HTTP, from their beginning to their
-%% end, and failed attempts. This process logs them, tells {@link quic_dist_events}, and sends the
-%% status page what the sidecar does not know.
+%% @doc The links of this node to its peers, over QUIC, local and over HTTP, from their beginning to
+%% their end, and failed attempts. This process logs them, tells {@link quic_dist_events}, and sends
+%% the status page what the sidecar does not know.
 %%
 %% The core tells of channels, and each connection supervisor tells when its distribution handshake
 %% is over. Only then is a link up: its peer has a name that this VM knows, which may differ from
@@ -25,13 +25,14 @@
 %% By which a connection supervisor names its link.
 
 -type web() :: #{
-    carrier := webdist_config:carrier(),
+    carrier := local | webdist_config:carrier(),
     direction := dialled | accepted,
     address := {inet:ip_address(), inet:port_number()},
     identity := quic_dist_report:identity(),
     url => binary()
 }.
-%% A link over HTTP. The address is the other end of its connection, a proxy perhaps.
+%% A link on a socket of this VM: over HTTP, or local. The address is the other end of the
+%% connection, a proxy perhaps; of a local link it is that of the peer's sidecar.
 
 -type internal_event() ::
     {channel_up, Id :: non_neg_integer(), Fields :: map()}
@@ -309,6 +310,7 @@ log_end(#{node := Node} = Fields, Up, Reason, Text, Uptime) ->
     quic_dist_log:log(link, level(Reason), Line, [{reason, Reason} | channel(Fields)]).
 
 over(#{carrier := quic}) -> "";
+over(#{carrier := local}) -> " on this host";
 over(#{carrier := Carrier}) -> [" over ", atom_to_binary(Carrier)].
 
 how(true, peer_closed) -> " closed by it";

@@ -2,8 +2,9 @@
 %%
 %% The sidecar chooses it when it announces a channel, as the option `data_plane' allows: a channel
 %% with a socket is carried by {@link quic_dist_socket}, one without by {@link quic_dist_stdio}.
-%% Callers of this module need not know which. A data plane does not know how many streams the
-%% channel has between the sidecars; this module decides what that means for the handshake.
+%% Where the two VMs have met, a channel gives way to {@link quic_dist_local}. Callers of this
+%% module need not know which. A data plane does not know how many streams the channel has between
+%% the sidecars; this module decides what that means for the handshake.
 -module(quic_dist_plane).
 
 -export([open/1, hand_over/2, hs_data/1, format_error/1]).
@@ -13,7 +14,8 @@
 
 -type ctrl() ::
     {module(), Ctrl :: term(), quic_dist_channel:streams(), quic_dist_links:link()}.
-%% An open channel, or a link over HTTP. `Ctrl' belongs to the plane; dist_util calls it the socket.
+%% An open channel, a local link, or a link over HTTP. `Ctrl' belongs to the plane; dist_util calls
+%% it the socket.
 
 %% Opens the data plane of a channel for the calling process, which is linked to it (or its owner)
 %% until it is handed over.
@@ -27,6 +29,12 @@
 
 %% @doc Opens a channel's data plane; the caller owns it until {@link hand_over/2}.
 -spec open(quic_dist_channel:channel()) -> {ok, ctrl()} | {error, term()}.
+open(#{local := _} = Channel) ->
+    case quic_dist_local:open(Channel) of
+        %% One socket keeps the order of all frames.
+        {ok, Ctrl} -> {ok, {quic_dist_local, Ctrl, single, quic_dist_local:link(Channel)}};
+        {error, _} = Error -> Error
+    end;
 open(#{id := Id, streams := Streams} = Channel) ->
     Plane =
         case Channel of

@@ -303,6 +303,7 @@ format(Tag, Fields) ->
     iolist_to_binary([atom_to_binary(Tag), Texts]).
 
 format_field(cookie, _Secret) -> "***";
+format_field(meeting_token, _Secret) -> "***";
 format_field(password, _Secret) -> "***";
 format_field(reset_key, _Secret) -> "***";
 format_field(token, _Secret) -> "***";
@@ -389,6 +390,8 @@ messages(vm) ->
             {keep_alive, u32},
             {keyfile, {optional, text}},
             {lanes, {integer, 1, 64}},
+            {local_links, {optional, {atom, [auto, same_user, off]}}},
+            {local_socket, {optional, text}},
             {log_level, log_level()},
             {name_address, {optional, text}},
             {name_port, {optional, {integer, 1, 65535}}},
@@ -417,6 +420,7 @@ messages(vm) ->
             {cookie, {optional, bytes}},
             {id, u32},
             {local, text},
+            {local_link, {optional, {atom, [true, false]}}},
             {node, text},
             {targets, {list, {tuple, [text, u16]}, 1, 64}},
             {timeout, u32}
@@ -475,6 +479,8 @@ messages(sidecar) ->
             {credit, u32},
             {id, u32},
             {identity, {optional, text}},
+            {meeting, {optional, text}},
+            {meeting_token, {optional, bytes}},
             {port, u16},
             {socket, {optional, text}},
             {streams, streams()},
@@ -487,6 +493,8 @@ messages(sidecar) ->
             {channel, u32},
             {credit, u32},
             {identity, {optional, text}},
+            {meeting, {optional, text}},
+            {meeting_token, {optional, bytes}},
             {node, text},
             {port, u16},
             {socket, {optional, text}},
@@ -544,7 +552,7 @@ channel_stats() ->
         {list, {tuple, [{integer, 0, 64}, u64, u64]}, 0, 65}
     ]}.
 
-%% One link over HTTP, in the order of section 4.
+%% One link that no channel carries, in the order of section 4.
 link_stats() ->
     {tuple, [
         text,
@@ -552,7 +560,7 @@ link_stats() ->
         text,
         u16,
         {atom, [dialled, accepted]},
-        web_carrier(),
+        {atom, [local | web_carriers()]},
         u64,
         u64,
         u64,
@@ -676,7 +684,10 @@ web_messages(sidecar) ->
     ].
 
 web_carrier() ->
-    {atom, [http, https, ws, wss, h2, h3]}.
+    {atom, web_carriers()}.
+
+web_carriers() ->
+    [http, https, ws, wss, h2, h3].
 
 web_take() ->
     {atom, [copy, descriptor]}.

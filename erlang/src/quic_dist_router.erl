@@ -164,7 +164,7 @@ accepted(#{id := Id}, _, _, #router{acceptor = undefined, waiting = Waiting} = R
     {ok, [close(Id)], Router};
 accepted(Channel, Node, Fields, Router0) ->
     {Effects, Router} = hand_over(Channel, Router0),
-    {ok, [channel_up(accepted, Channel, Node, Fields) | Effects], Router}.
+    {ok, channel_up(accepted, Channel, Node, Fields) ++ Effects, Router}.
 
 closed(Id, Fields, #router{owners = Owners0, waiting = Waiting, partings = Partings} = Router0) ->
     Router = Router0#router{partings = maps:remove(Id, Partings)},
@@ -258,8 +258,8 @@ answered(dialled, #{channel := Id}, _, abandoned, Router) ->
 answered(dialled, Fields, #{node := Node}, {Pid, _} = From, Router) ->
     case channel(Fields, Router) of
         {ok, Channel} ->
-            Event = channel_up(dialled, Channel, Node, Fields),
-            {ok, [Event | reply(From, {ok, Channel})], own_channel(Channel, Pid, Router)};
+            Up = channel_up(dialled, Channel, Node, Fields),
+            {ok, Up ++ reply(From, {ok, Channel}), own_channel(Channel, Pid, Router)};
         error ->
             broken
     end;
@@ -348,7 +348,9 @@ register(Registration) ->
 channel(#{channel := Id, address := Text, port := UdpPort} = Fields, #router{port = Port}) ->
     case quic_dist_proto:ip(Text) of
         {ok, Ip} ->
-            Path = maps:with([streams, credit, socket, token], Fields),
+            Path = maps:with(
+                [streams, credit, socket, token, identity, meeting, meeting_token], Fields
+            ),
             Channel = #{id => Id, port => Port, address => Ip, udp_port => UdpPort},
             {ok, maps:merge(maps:merge(Path, claim(Fields)), Channel)};
         error ->
@@ -360,10 +362,15 @@ claim(#{node := Node} = Fields) ->
 claim(_) ->
     #{}.
 
+%% A channel that gives way to a local link is no link, from its beginning to its end.
+channel_up(_, #{meeting := _}, _, _) ->
+    [];
 channel_up(Direction, #{id := Id, address := Ip, udp_port := UdpPort}, Node, Fields) ->
-    {event, channel_up, (maps:with([identity], Fields))#{
-        channel => Id, node => Node, direction => Direction, address => {Ip, UdpPort}
-    }}.
+    [
+        {event, channel_up, (maps:with([identity], Fields))#{
+            channel => Id, node => Node, direction => Direction, address => {Ip, UdpPort}
+        }}
+    ].
 
 hand_over_all(Channels, Router0) ->
     lists:foldl(
@@ -409,6 +416,6 @@ without_secrets(#router{waiting = Waiting, owners = Owners} = Router) ->
     Router#router{
         partings = #{},
         lost = [],
-        waiting = [maps:remove(token, Channel) || Channel <- Waiting],
+        waiting = [maps:without([token, meeting_token], Channel) || Channel <- Waiting],
         owners = quic_dist_owners:without_parameters(Owners)
     }.

@@ -491,7 +491,7 @@ open(File, #data{router = Router} = Data0) ->
     end.
 
 configure(#data{config = {ok, Options}, reset_key = ResetKey} = Data0) ->
-    Configure = (quic_dist_config:configure(Options))#{
+    Configure = (maps:merge(quic_dist_config:configure(Options), local_socket(Options)))#{
         reset_key => ResetKey,
         keep_alive => ?KEEP_ALIVE,
         idle_timeout => idle_timeout(),
@@ -499,6 +499,14 @@ configure(#data{config = {ok, Options}, reset_key = ResetKey} = Data0) ->
     },
     Data = send(configure, quic_dist_router:own(Configure), Data0),
     {next_state, configuring, Data, [{state_timeout, ?HELLO_TIMEOUT, configure}]}.
+
+local_socket(#{local_links := off}) ->
+    #{};
+local_socket(_) ->
+    case quic_dist_meeting:name() of
+        {ok, Name} -> #{local_socket => Name};
+        none -> #{}
+    end.
 
 %% The BEAM's ticks decide whether a peer lives, by a tick time that may change at any moment; the
 %% path gives up long after them, when TCP would.

@@ -5,8 +5,8 @@
 -behaviour(quic_dist_plane).
 
 -export([open/1, hand_over/2, hs_data/1]).
-%% For webdist_link, whose data may travel in the same way.
--export([connect/2, halves/1, name/1]).
+%% For webdist_link and quic_dist_local, whose data may travel in the same way.
+-export([connect/2, connect/4, set_buffers/1, halves/1, name/1]).
 
 -include_lib("kernel/include/dist_util.hrl").
 
@@ -35,19 +35,31 @@ open(#{socket := Address, token := Token} = Channel) ->
 -spec connect(binary(), binary()) ->
     {ok, gen_tcp:socket()} | {error, {Name :: binary(), closed | stranger | inet:posix()}}.
 connect(Address, Token) ->
-    Deadline = erlang:monotonic_time(millisecond) + ?CONNECT_TIMEOUT,
+    connect(Address, Token, ?CONNECT_TIMEOUT, fun(_) -> true end).
+
+%% @private The same within a time, if a check of the socket passes.
+-spec connect(binary(), binary(), timeout(), Check :: fun((gen_tcp:socket()) -> boolean())) ->
+    {ok, gen_tcp:socket()} | {error, {Name :: binary(), closed | stranger | inet:posix()}}.
+connect(Address, Token, Timeout, Check) ->
+    Deadline = erlang:monotonic_time(millisecond) + Timeout,
     case connect_by(Deadline, Address) of
         {ok, Socket} ->
-            case exchange(Socket, Token) of
+            case Check(Socket) andalso exchange(Socket, Token, left(Deadline)) of
                 ok ->
                     {ok, Socket};
-                {error, Reason} ->
+                Other ->
                     ok = gen_tcp:close(Socket),
-                    {error, {name(Address), Reason}}
+                    {error, {name(Address), reason(Other)}}
             end;
         {error, Reason} ->
             {error, {name(Address), Reason}}
     end.
+
+reason(false) -> stranger;
+reason({error, Reason}) -> Reason.
+
+left(Deadline) ->
+    max(0, Deadline - erlang:monotonic_time(millisecond)).
 
 %% @private The halves of a token: the VM shows the first, and the sidecar answers with the second.
 -spec halves(binary()) -> {Shown :: binary(), Wanted :: binary()}.
@@ -64,7 +76,7 @@ name(Path) -> Path.
 
 %% Other users of the host may connect too, so the listener's queue may be full for a moment.
 connect_by(Deadline, Address) ->
-    Answer = connect(Address),
+    Answer = try_connect(Address, left(Deadline)),
     case {Answer, erlang:monotonic_time(millisecond) < Deadline} of
         {{error, eagain}, true} ->
             receive
@@ -74,26 +86,36 @@ connect_by(Deadline, Address) ->
             Answer
     end.
 
-connect(Address) ->
+try_connect(Address, Timeout) ->
     %% Kernel's parameter inet_backend must not decide, because only inet's sockets are ports.
     Options = [
         {inet_backend, inet},
         local,
         {active, false},
-        {packet, 4},
+        {packet, 4}
+        | buffers()
+    ],
+    gen_tcp:connect({local, Address}, 0, Options, Timeout).
+
+buffers() ->
+    [
         {sndbuf, ?SOCKET_BUFFER},
         {recbuf, ?SOCKET_BUFFER},
         {buffer, ?READ_BUFFER},
-        %% Many small messages leave in one system call, and wake the sidecar once.
+        %% Many small messages leave in one system call, and wake the other end once.
         {delay_send, true}
-    ],
-    gen_tcp:connect({local, Address}, 0, Options, ?CONNECT_TIMEOUT).
+    ].
 
-exchange(Socket, Token) ->
+%% @private Gives a socket that was not made here the options of those that were.
+-spec set_buffers(gen_tcp:socket()) -> ok | {error, inet:posix()}.
+set_buffers(Socket) ->
+    inet:setopts(Socket, buffers()).
+
+exchange(Socket, Token, Timeout) ->
     {Shown, Wanted} = halves(Token),
     case gen_tcp:send(Socket, Shown) of
         ok ->
-            case gen_tcp:recv(Socket, 0, ?CONNECT_TIMEOUT) of
+            case gen_tcp:recv(Socket, 0, Timeout) of
                 {ok, Answer} ->
                     case list_to_binary(Answer) of
                         Wanted -> ok;

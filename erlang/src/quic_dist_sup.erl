@@ -33,13 +33,17 @@ start_link() ->
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
     %% An event goes to the features in this order.
-    Features = [quic_dist_links, quic_dist_admit, quic_dist_hosts, webdist_server],
+    Features = [
+        quic_dist_links, quic_dist_meeting, quic_dist_admit, quic_dist_hosts, webdist_server
+    ],
     Events = #{id => quic_dist_events, start => {quic_dist_events, start_link, []}},
     Links = #{id => quic_dist_links, start => {quic_dist_links, start_link, []}},
+    Meeting = #{id => quic_dist_meeting, start => {quic_dist_meeting, start_link, []}},
     Sidecar = #{
         id => quic_dist_sidecar,
         start => {quic_dist_sidecar, start_link, [Features]},
         %% Longer than the sidecar may take to end (portproto/PROTOCOL.md, section 8).
         shutdown => 5000
     },
-    {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, [Events, Links, Sidecar]}}.
+    Children = [Events, Links, Meeting, Sidecar],
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, Children}}.

@@ -12,10 +12,10 @@
 %% c@host  https   accepted            12 kB   9 kB     0 B    2026-11-30 06:33:40
 %% '''
 %%
-%% The round trip is the smoothed one; a link over HTTP has none. Bytes are those of packets over
-%% QUIC, and of this VM's socket over HTTP. `Queued' bytes wait to be sent. `Since' is local time. A
-%% link whose distribution handshake is not over has `(handshake)', one that waits for a QUIC
-%% connection `(waiting)', and one that has had outages their number, `(3 outages)'.
+%% The round trip is the smoothed one; a local link and one over HTTP have none. Bytes are those of
+%% packets over QUIC, and else of this VM's socket. `Queued' bytes wait to be sent. `Since' is local
+%% time. A link whose distribution handshake is not over has `(handshake)', one that waits for a
+%% QUIC connection `(waiting)', and one that has had outages their number, `(3 outages)'.
 -spec print() -> ok.
 print() ->
     Lines = lines(quic_dist_info:info(), erlang:system_time(second)),

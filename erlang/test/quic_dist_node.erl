@@ -41,7 +41,8 @@
     cookie => atom(),
     %% Further arguments of erl, after all others.
     args => [string()],
-    %% `-quic_dist Key Value'
+    %% `-quic_dist Key Value'. Without local_links that is off: nodes of one host are to use QUIC.
+    %% `{local_links, none}': there is no such option.
     quic_dist => [{atom(), term()}],
     %% `-webdist Key Value'
     webdist => [{atom(), term()}],
@@ -94,7 +95,7 @@ start(Options) ->
             lists:append([["-pa", Path] || Path <- Paths]),
             log_args(LogFile, maps:get(log_level, Options, notice)),
             option_args("-kernel", setup_time(maps:get(kernel, Options, []))),
-            option_args("-quic_dist", maps:get(quic_dist, Options, [])),
+            option_args("-quic_dist", over_quic(maps:get(quic_dist, Options, []))),
             option_args("-webdist", maps:get(webdist, Options, [])),
             maps:get(args, Options, [])
         ])
@@ -151,6 +152,13 @@ log_args(File, Level) ->
     Formatter = {logger_formatter, #{single_line => true, template => [level, " ", msg, "\n"]}},
     Handler = {handler, default, ?MODULE, #{config => #{file => File}, formatter => Formatter}},
     option_args("-kernel", [{logger_level, Level}, {logger, [Handler]}]).
+
+over_quic(Options) ->
+    case lists:keytake(local_links, 1, Options) of
+        {value, {_, none}, Others} -> Others;
+        {value, _, _} -> Options;
+        false -> [{local_links, off} | Options]
+    end.
 
 option_args(Flag, Options) ->
     lists:append([

@@ -22,6 +22,7 @@ groups(Cases, More) ->
         {inet_tcp, [], Cases ++ Port},
         {quic_socket, [], Cases ++ Port ++ Quic},
         {quic_stdio, [], Cases ++ Quic},
+        {quic_local, [], Cases ++ Port},
         {webdist_descriptor, [], Cases ++ Port},
         {webdist_copy, [], Cases ++ Port}
     ].
@@ -39,6 +40,8 @@ nodes_of(quic_socket) ->
     {quic, #{quic_dist => [{data_plane, socket} | path()]}};
 nodes_of(quic_stdio) ->
     {quic, #{quic_dist => [{data_plane, stdio} | path()]}};
+nodes_of(quic_local) ->
+    {quic, #{quic_dist => [{local_links, auto}]}};
 nodes_of(webdist_descriptor) ->
     {webdist, #{webdist => [{port, quic_dist_run:free_port()}, {hand_over, true}]}};
 nodes_of(webdist_copy) ->

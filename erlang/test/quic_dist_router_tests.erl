@@ -36,6 +36,21 @@ dialled_test() ->
     %% An answer comes once.
     ?assertEqual(broken, handle(dialled, (fields(7))#{id => 1}, Router)).
 
+%% A channel that introduces two VMs is handed out as any other, and is no link: nothing is told of
+%% it. Its token is no secret that is shown.
+introduction_test() ->
+    Meeting = #{meeting => <<0, "quic_dist-1">>, meeting_token => <<1:256>>, identity => <<"b">>},
+    Fields = maps:merge(fields(7), Meeting),
+    Router0 = requested(dialled, #{node => <<"b@h">>}, opened()),
+    {Effects, Router} = handle(dialled, Fields#{id => 1}, Router0),
+    ?assertMatch([{reply, _, {ok, #{id := 7, meeting_token := <<1:256>>}}}], Effects),
+    [{reply, _, {ok, Channel}}] = Effects,
+    ?assertEqual(Meeting, maps:with(maps:keys(Meeting), Channel)),
+    ?assertEqual(1, quic_dist_router:count(Router)),
+    {[], Waiting} = handle(accepted, (maps:merge(fields(8), Meeting))#{node => <<"b@h">>}, Router),
+    Shown = io_lib:format("~w", [quic_dist_router:without_secrets(Waiting)]),
+    ?assertEqual(nomatch, string:find(lists:flatten(Shown), "meeting_token")).
+
 %% A request of a process that has died is cancelled; the channel that it may get all the same is
 %% closed, and an error reaches nobody.
 abandoned_test() ->

@@ -23,7 +23,9 @@ type channels struct {
 
 // dial opens a channel, whose first frame is the answer.
 func (s *Session) dial(ctx context.Context, m *portproto.Dial) error {
-	d := streams.DialRequest{Node: m.Node, Local: m.Local, Cookie: m.Cookie}
+	d := streams.DialRequest{
+		Node: m.Node, Local: m.Local, Cookie: m.Cookie, NoLocal: m.LocalLink != nil && !*m.LocalLink,
+	}
 	for _, t := range m.Targets {
 		d.Targets = append(d.Targets, streams.Target{Host: t.Host, Port: t.Port})
 	}
@@ -35,6 +37,7 @@ func (s *Session) dial(ctx context.Context, m *portproto.Dial) error {
 		return &portproto.Dialled{
 			ID: m.ID, Channel: o.id, Identity: given(conn.Identity()), Address: o.at.Addr().String(), Port: o.at.Port(),
 			Credit: o.credit, Streams: o.streams, Socket: o.socket, Token: o.token,
+			Meeting: o.meeting, MeetingToken: o.meetingToken,
 		}
 	})
 	return nil
@@ -51,6 +54,7 @@ func (s *Session) acceptChannels() {
 			return &portproto.Accepted{
 				Channel: o.id, Node: conn.Peer().Node, Address: o.at.Addr().String(), Port: o.at.Port(),
 				Identity: given(conn.Identity()), Credit: o.credit, Streams: o.streams, Socket: o.socket, Token: o.token,
+				Meeting: o.meeting, MeetingToken: o.meetingToken,
 			}
 		})
 	}
@@ -64,6 +68,9 @@ type opening struct {
 	credit  uint32  // 0 with a socket
 	socket  *string // nil without one
 	token   []byte
+
+	meeting      *string // nil without one
+	meetingToken []byte
 }
 
 // open gives a connection its channel, and tells the VM with the frame that announce makes.
@@ -86,6 +93,9 @@ func (s *Session) open(conn *streams.Channel, announce func(opening) portproto.F
 		ticket, path := s.handoff.Issue(), s.handoff.Address()
 		o.socket, o.token = &path, ticket.Token[:]
 		channel = dataplane.NewSocket(o.id, conn, s.vm.w, ticket)
+	}
+	if m := conn.Meeting(); m != nil {
+		o.meeting, o.meetingToken = &m.Socket, m.Token[:]
 	}
 	if c.open == nil {
 		c.open = make(map[uint32]dataplane.Channel)

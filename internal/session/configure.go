@@ -8,6 +8,7 @@ import (
 	"quic_dist/internal/dataplane"
 	"quic_dist/internal/identity"
 	"quic_dist/internal/lanes"
+	"quic_dist/internal/unixsock"
 	"quic_dist/portproto"
 	"quic_dist/streams"
 )
@@ -53,6 +54,13 @@ func (s *Session) endpointConfig(m *portproto.Configure, own *identity.Identity)
 		Lanes: m.Lanes, Connections: m.Connections, Resume: deref(m.Resume),
 		CloseUntrusted: deref(m.CloseUntrusted), InsecureNoVerify: deref(m.InsecureNoVerify),
 		Reloaded: s.tellCertificates, ResetSecret: s.resetSecret(),
+	}
+	if on := m.LocalLinks; on == portproto.LocalLinksAuto || on == portproto.LocalLinksSameUser {
+		config.Local = streams.Local{Socket: deref(m.LocalSocket), Certified: on == portproto.LocalLinksSameUser}
+		var err error
+		if config.Local.Place, err = unixsock.Place(); err != nil {
+			s.log.Info("no local links", "err", err)
+		}
 	}
 	config.Streams, _ = lanes.ParseMode(string(m.Streams)) // the codec knows the same modes
 	config.Path, _ = streams.ParsePathMode(string(m.Path)) // likewise

@@ -18,7 +18,7 @@ const (
 	sinceSlack = 2 * time.Second
 )
 
-// webLinks are the links over HTTP, as the VM reports them. Safe for concurrent use.
+// webLinks are the links that are no channels, over HTTP and local ones, as the VM reports them. Safe for concurrent use.
 type webLinks struct {
 	mu   sync.Mutex // guards what follows
 	now  []status.Peer

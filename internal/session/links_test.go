@@ -13,7 +13,7 @@ func TestLinksOfTheVM(t *testing.T) {
 	var v webLinks
 	now := time.Unix(10000, 0)
 	link := func(node string, uptime uint64) portproto.Link {
-		return portproto.Link{Node: node, Address: "192.0.2.7", Port: 443, Carrier: portproto.LinkWSS, Uptime: uptime,
+		return portproto.Link{Node: node, Address: "192.0.2.7", Port: 443, Carrier: portproto.LinkLocal, Uptime: uptime,
 			Sent: 5, Received: 6, Queued: 7}
 	}
 	v.update(&portproto.Links{Links: []portproto.Link{link("a@h", 3000)}, More: true}, now)

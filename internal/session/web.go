@@ -124,7 +124,7 @@ func (w *webRequests) accept(ctx context.Context, a webdist.Inbound) (webdist.Re
 	w.vm.tell(&portproto.WebAccepted{
 		Address: a.From.Addr().String(), Port: a.From.Port(), Take: take, Socket: path,
 		Token:   portproto.Secret32(ticket.Token),
-		Carrier: portproto.LinkCarrier(a.Carrier), Identity: given(a.Identity), Proven: &a.Proven,
+		Carrier: portproto.WebCarrier(a.Carrier), Identity: given(a.Identity), Proven: &a.Proven,
 	})
 	vm, err := ticket.Redeem(ctx.Done(), nil)
 	if err != nil {

@@ -215,7 +215,7 @@ func TestAProxyToANodeOfAnotherProcess(t *testing.T) {
 	atClient := meetWeb(t, d.Take, d.Socket, d.Token)
 	_, _ = io.WriteString(atClient, nameOf(m.Local))
 	a := testvm.Expect[*portproto.WebAccepted](second.VM)
-	if a.Carrier != portproto.LinkWSS || deref(a.Proven) || deref(d.Proven) {
+	if a.Carrier != portproto.WebWSS || deref(a.Proven) || deref(d.Proven) {
 		t.Errorf("%s; %s", portproto.Text(a), portproto.Text(d))
 	}
 	atServer := appointment{path: a.Socket, token: a.Token[:]}.meet(t)
@@ -464,7 +464,7 @@ func TestALinkInClearWebSocket(t *testing.T) {
 		m.Node, m.URLs = node, []string{testvm.WebURL("ws", "127.0.0.1", port)}
 		client.Put(m)
 		a := testvm.Expect[*portproto.WebAccepted](vm)
-		if a.Carrier != portproto.LinkWS || deref(a.Proven) {
+		if a.Carrier != portproto.WebWS || deref(a.Proven) {
 			t.Errorf("%s", portproto.Text(a))
 		}
 		atServer := meetWeb(t, a.Take, a.Socket, a.Token)

@@ -40,17 +40,17 @@ func families() []family {
 			func(s *Snapshot, emit emitter) { emit(float64(s.Started.UnixMilli()) / 1000) }},
 		{"quic_dist_peers", "Peers that are connected.", gauge, nil,
 			func(s *Snapshot, emit emitter) { emit(float64(len(s.Peers))) }},
-		{"quic_dist_links", "Links to peers that are up, by carrier: quic, or the form of HTTP of a link over HTTP or by the option fallback.", gauge, []string{"carrier"},
+		{"quic_dist_links", "Links to peers that are up, by carrier: quic, local, or the form of HTTP of a link over HTTP or by the option fallback.", gauge, []string{"carrier"},
 			func(s *Snapshot, emit emitter) {
 				count := make(map[string]int)
 				for _, p := range s.Peers {
 					count[p.Carrier]++
 				}
-				for _, carrier := range []string{CarrierQUIC, "http", "https", "ws", "wss", "h2", "h3"} {
+				for _, carrier := range []string{CarrierQUIC, "local", "http", "https", "ws", "wss", "h2", "h3"} {
 					emit(float64(count[carrier]), carrier)
 				}
 			}},
-		{"quic_dist_links_total", "Links over QUIC that came about, by the side that opened them: dialled or accepted.",
+		{"quic_dist_links_total", "Links over QUIC that came about, introductions to local links included, by the side that opened them: dialled or accepted.",
 			counter, []string{"direction"},
 			func(s *Snapshot, emit emitter) {
 				emit(float64(s.Counters.Dialled), "dialled")
@@ -117,11 +117,11 @@ func families() []family {
 			gauge, []string{"peer"},
 			perChannel(sum(func(c streams.ConnStats) uint64 { return c.CongestionWindow }))},
 		{"quic_dist_peer_sent_bytes_total",
-			"Bytes sent to a peer in QUIC packets, repetitions included; over HTTP, those of the VM's socket.", counter,
+			"Bytes sent to a peer in QUIC packets, repetitions included; over HTTP and on this host, those of the VM's socket.", counter,
 			[]string{"peer"},
 			perPeer(func(p *Peer, emit emitter) { emit(float64(totalsOf(*p).sent)) })},
 		{"quic_dist_peer_received_bytes_total",
-			"Bytes received from a peer in QUIC packets; over HTTP, those of the VM's socket.", counter, []string{"peer"},
+			"Bytes received from a peer in QUIC packets; over HTTP and on this host, those of the VM's socket.", counter, []string{"peer"},
 			perPeer(func(p *Peer, emit emitter) { emit(float64(totalsOf(*p).received)) })},
 		{"quic_dist_peer_lost_bytes_total", "Bytes sent to a peer that were taken for lost.", counter, []string{"peer"},
 			perChannel(sum(func(c streams.ConnStats) uint64 { return c.BytesLost }))},
@@ -133,7 +133,7 @@ func families() []family {
 			[]string{"peer"},
 			perChannel(sum(func(c streams.ConnStats) uint64 { return c.PacketsLost }))},
 		{"quic_dist_peer_lane_queued_bytes",
-			"Bytes for a peer that wait, by stream: 0 is the main stream, or the socket of a link over HTTP; lanes appear when they are first used.", gauge, []string{"peer", "lane"},
+			"Bytes for a peer that wait, by stream: 0 is the main stream, or the socket of a link over HTTP or on this host; lanes appear when they are first used.", gauge, []string{"peer", "lane"},
 			perPeer(func(p *Peer, emit emitter) {
 				for _, l := range p.Lanes {
 					emit(float64(l.Queued), strconv.Itoa(l.Lane))

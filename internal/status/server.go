@@ -45,17 +45,17 @@ type Snapshot struct {
 	Certificates []identity.Certificate
 }
 
-// CarrierQUIC is the carrier of a channel. The carrier of another link is its form of HTTP.
+// CarrierQUIC is the carrier of a channel. The carrier of another link is its form of HTTP, or local.
 const CarrierQUIC = "quic"
 
-// A Peer is the link to a peer. It is a channel and its data plane; or a link over HTTP, which has no Connections, and
-// one entry in Lanes for its socket.
+// A Peer is the link to a peer. It is a channel and its data plane; or a link over HTTP or a local one, which has no
+// Connections, and one entry in Lanes for its socket.
 type Peer struct {
 	streams.ChannelStats
-	Carrier  string // CarrierQUIC, http, https, ws, wss, h2 or h3
+	Carrier  string // CarrierQUIC, local, http, https, ws, wss, h2 or h3
 	Plane    string // of a channel: socket or stdio
 	Backlog  int    // of a channel: bytes from the peer that the VM has not read
-	Received uint64 // bytes of a link over HTTP
+	Received uint64 // bytes of a link that is no channel
 }
 
 // isQUIC reports whether the link is a channel.

@@ -35,7 +35,7 @@ var (
 		"nothing is wanted", "already listens at", "idle timeout",
 		"targets: there must be", "lanes,",
 		"stream", "a lane before", "news of", "another address was faster", "the channel did not come about", "join: channel",
-		"resume: channel", "hello: resume",
+		"resume: channel", "hello: resume", "hello: place", "hello: meeting",
 		"a marker of", "usage:", "unknown (quic_dist.app", "-s -w -buildid", "erlang/src/", "not a range of ports",
 		"a monitor of",
 		// of level debug

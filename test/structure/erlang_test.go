@@ -20,13 +20,13 @@ var erlangFloors = []floor{
 	}},
 	{"net_kernel's side, names, data planes, figures", []string{
 		"quic_dist_setup", "quic_dist_names", "quic_dist_peer", "quic_dist_plane", "quic_dist_socket", "quic_dist_stdio",
-		"webdist_link", "quic_dist_info", "quic_dist_trace",
+		"quic_dist_local", "webdist_link", "quic_dist_info", "quic_dist_trace",
 	}},
 	{"channels, links, the registration", []string{"quic_dist_channel", "quic_dist_links", "quic_epmd"}},
 	{"the sidecar", []string{"quic_dist_sidecar"}},
 	{"parts of the sidecar, features with routes", []string{
 		"quic_dist_router", "quic_dist_owners", "quic_dist_feature", "quic_dist_pulse", "quic_dist_executable",
-		"quic_dist_admit", "quic_dist_hosts", "quic_dist_events", "quic_dist_report",
+		"quic_dist_admit", "quic_dist_hosts", "quic_dist_events", "quic_dist_report", "quic_dist_meeting",
 	}},
 	{"options", []string{
 		"quic_dist_config", "webdist_config", "quic_dist_option", "quic_dist_option_type", "quic_dist_source",
