@@ -22,7 +22,7 @@ func TestLinksOfTheVM(t *testing.T) {
 	}
 	v.update(&portproto.Links{Links: []portproto.Link{link("b@h", 4000)}}, now)
 	got := v.list()
-	if len(got) != 2 || got[0].Node != "a@h" || got[1].Node != "b@h" || got[1].Carrier != "wss" ||
+	if len(got) != 2 || got[0].Node != "a@h" || got[1].Node != "b@h" || got[1].Carrier != "local" ||
 		got[1].Remote.String() != "192.0.2.7:443" {
 		t.Fatalf("got %+v", got)
 	}

@@ -203,7 +203,7 @@ func TestALinkOverHTTPIsShown(t *testing.T) {
 	for _, m := range families["quic_dist_links"].GetMetric() {
 		values[m.GetLabel()[0].GetValue()] = m.GetGauge().GetValue()
 	}
-	if len(values) != 7 || values["https"] != 1 || values["quic"] != 1 || values["wss"] != 0 {
+	if len(values) != 8 || values["https"] != 1 || values["quic"] != 1 || values["wss"] != 0 {
 		t.Errorf("links %v", values)
 	}
 	for name, n := range map[string]int{"quic_dist_peer_info": 2, "quic_dist_peer_sent_bytes_total": 2,

@@ -178,6 +178,7 @@ func start(t testing.TB, cfg nodeConfig) *node {
 		"-name", n.name, "-no_epmd", "-connect_all", "false", "-setcookie", "attacked", "-proto_dist", cfg.carrier, "-pa",
 		filepath.Join(dir, "ebin"),
 		"-quic_dist", "executable", strconv.Quote(filepath.Join(dir, "quicdistd")),
+		"-quic_dist", "local_links", "off", // peers of this host are to use QUIC
 		"-kernel", "logger",
 		`[{handler,default,logger_std_h,#{formatter=>{logger_formatter,#{single_line=>true,template=>["LOG ",level," ",msg,"\n"]}}}}]`,
 		"-s", "quic_dist_attacked"}, cfg.options...)

@@ -2,7 +2,8 @@
 %%
 %% A carrier is a word: what `-proto_dist' takes, then settings of that carrier, with slashes
 %% between. Those of `quic' are a data plane (`socket', `stdio'), what the option `streams' takes,
-%% a number of connections, and one of lanes: `quic/bulk/4/lanes16'. Those of `inet_tcp' and
+%% a number of connections, and one of lanes: `quic/bulk/4/lanes16'; `quic/local' has local links,
+%% which the others have not, though both nodes are of one host. Those of `inet_tcp' and
 %% `inet_tls' are `1.3', which allows that version of TLS only, and else a congestion control of
 %% the kernel: `inet_tls/1.3/bbr'. That of `webdist' is `copy', where its sidecars copy and hand
 %% nothing over, or a carrier of HTTP's other than an upgrade in clear: `webdist/https'.
@@ -109,7 +110,13 @@ protocols(Protocol, _) -> [Protocol].
 
 %% Options of TCP's sockets have no names in Erlang: 6 is IPPROTO_TCP, 13 TCP_CONGESTION.
 setting_arguments("quic", Settings) ->
-    ["-quic_dist" | lists:append([quic_option(Setting) || Setting <- Settings])];
+    Local =
+        case lists:member("local", Settings) of
+            true -> "auto";
+            false -> "off"
+        end,
+    Others = [quic_option(Setting) || Setting <- Settings -- ["local"]],
+    ["-quic_dist", "local_links", Local | lists:append(Others)];
 setting_arguments("webdist", Settings) ->
     %% One that this run has to itself, for each carrier: they do not all speak the same.
     Which = string:str("ws https wss h2 h3", lists:append(Settings -- ["copy"])),

@@ -178,7 +178,7 @@ start(Config, #broker{number = From, dir = Dir, udp_port = Port} = Broker, Broke
 flags() ->
     SetupTime = min(120, scale(7000) div 1000),
     lists:concat(
-        ["-proto_dist quic -kernel net_setuptime ", SetupTime] ++
+        ["-proto_dist quic -quic_dist local_links off -kernel net_setuptime ", SetupTime] ++
             [" -pa " ++ Dir || Dir <- quic_dist_run:paths()]
     ).
 
