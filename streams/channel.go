@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"quic_dist/internal/erlang/signals"
@@ -36,6 +37,7 @@ type Channel struct {
 	out       *sendQueue
 	in        []*inStream // by number
 	opened    chan int    // lanes that the peer has opened
+	moved     atomic.Pointer[func()]
 	peer      Hello
 	parting   parting          // ours
 	identity  string           // the names in the peer's certificate; empty if it was not verified
@@ -73,6 +75,11 @@ func newChannel(l link, peer Hello, n negotiated, work *tasks.Group) *Channel {
 			}
 		},
 		breach: func(err error) { _ = c.fail(err) },
+		moved: func() {
+			if f := c.moved.Load(); f != nil {
+				(*f)()
+			}
+		},
 	})
 	done := work.Extend()
 	l.OnEnd(func() {
@@ -97,6 +104,10 @@ func (c *Channel) Identity() string { return c.identity }
 // Meeting returns where the VMs of the two nodes meet for a local link, of which the dialler will close this channel;
 // nil if there will be none.
 func (c *Channel) Meeting() *Meeting { return c.meeting }
+
+// OnMoved calls f, in a goroutine of its own, whenever the channel may have another Remote and [Channel.Parting], because
+// it goes on over another connection.
+func (c *Channel) OnMoved(f func()) { c.moved.Store(&f) }
 
 // Remote returns the peer's address, which changes if its network path does.
 func (c *Channel) Remote() netip.AddrPort { return c.link.Remote() }

@@ -349,14 +349,14 @@ func TestLanesAreBounded(t *testing.T) {
 	a, _ := connectedBy(t, cfg, cfg) // nobody calls Receive
 	rng := rand.New(rand.NewPCG(1, 1))
 	var taken atomic.Int64
-	written := make(chan struct{})
+	written := make(chan error, 1)
 	go func() {
-		defer close(written)
 		for range 100 {
 			for _, f := range testframes.Program(rng, 500, 8, 20_000) {
 				n, err := a.Write(f.Bytes)
 				taken.Add(int64(n))
 				if err != nil {
+					written <- err
 					return
 				}
 			}
@@ -375,8 +375,11 @@ func TestLanesAreBounded(t *testing.T) {
 	if queued > sendQueueSize+pieceSize || queued < sendQueueSize/2 {
 		t.Errorf("%d bytes are queued", queued)
 	}
+	if err := a.Err(); err != nil {
+		t.Errorf("the channel has ended: %v", err)
+	}
 	_ = a.Close(CloseNone, "")
-	<-written
+	wantReason(t, testrun.Receive(t, written), PeerClosed)
 	if total := taken.Load(); total > sendQueueSize+pieceSize+5*maxReceiveWindow+1<<20 {
 		t.Errorf("%d bytes were taken", total)
 	}

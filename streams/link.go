@@ -63,6 +63,7 @@ type channelStreams struct {
 	in     []*inStream    // by number
 	opened func(lane int) // the peer has opened a lane; called once for each
 	breach func(error)    // the peer has broken WIRE.md
+	moved  func()         // the main stream has another connection
 }
 
 // Outages are the times in which a connection of a channel had ended, or owed an answer, and no other had taken its

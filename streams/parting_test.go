@@ -1,10 +1,12 @@
 package streams
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"time"
 
+	"quic_dist/internal/lanes"
 	"quic_dist/internal/testrun"
 )
 
@@ -53,5 +55,19 @@ func TestAForgedPartingEndsNothing(t *testing.T) {
 	case <-dialled.Done():
 		t.Errorf("it ended: %v", dialled.Err())
 	case <-time.After(300 * time.Millisecond):
+	}
+}
+
+// The parting of a channel that goes on from another port of the peer leads there.
+func TestAPartingFollowsTheChannel(t *testing.T) {
+	cfg := resumable(t, lanes.Single, 0, 1)
+	r, _, _, _, dialled, accepted := behind(t, cfg, cfg)
+	moved := make(chan []byte, 10)
+	accepted.OnMoved(func() { moved <- accepted.Parting() })
+	before := accepted.Parting()
+	outage(t, r, dialled)
+	r.block(false)
+	if after := testrun.Receive(t, moved); bytes.Equal(after, before) {
+		t.Errorf("it still leads to %v", accepted.Remote())
 	}
 }

@@ -128,6 +128,9 @@ func (r *resumption) lost(s *linkSlot, end *EndError) {
 
 // resumed says that the channel goes on.
 func (r *resumption) resumed(s *linkSlot, conn connection) {
+	if s.index == 0 {
+		s.link.work.Go(s.link.streams.moved)
+	}
 	g := s.lastGap()
 	if g.cause == nil {
 		r.log().Info("the streams of a link have moved", "node", fault.Printable(r.node), "connection", s.index+1,

@@ -104,7 +104,9 @@ func (s *Session) open(conn *streams.Channel, announce func(opening) portproto.F
 	go func() {
 		defer ended()
 		s.vm.tell(announce(o)) // the VM must know the channel before its data arrives
-		_ = s.vm.w.Write(&portproto.Parting{Channel: o.id, Token: conn.Parting()})
+		part := func() { _ = s.vm.w.Write(&portproto.Parting{Channel: o.id, Token: conn.Parting()}) }
+		part()
+		conn.OnMoved(part)
 		channel.Run(func() { c.forget(o.id) })
 	}()
 }

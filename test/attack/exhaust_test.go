@@ -43,7 +43,7 @@ func connected(t *testing.T, n *node, packets ...[]byte) error {
 // Whoever takes more than he is given, or what is not his, loses the connection at once.
 func TestRulesOfQUIC(t *testing.T) {
 	n, good := start(t, nodeConfig{}), start(t, nodeConfig{})
-	lanes := uint64(8) // the default of the option
+	lanes := uint64(8) // the default of the option; one more stream is for confirmations
 	var attacks []attack
 	for _, c := range []struct {
 		name    string
@@ -52,7 +52,7 @@ func TestRulesOfQUIC(t *testing.T) {
 	}{
 		{"a lane before the hello", [][]byte{streamFrame(2, 0, []byte{1}, false)}, "application true.*0x3: a lane before"},
 		{"a second main stream", [][]byte{streamFrame(4, 0, []byte{0}, false)}, "application false.* 0x4:"},
-		{"a lane too many", [][]byte{streamFrame(2+4*lanes, 0, []byte{1}, false)}, "application false.* 0x4:"},
+		{"a lane too many", [][]byte{streamFrame(2+4*(lanes+1), 0, []byte{1}, false)}, "application false.* 0x4:"},
 		{"a stream that is ours", [][]byte{streamFrame(1, 0, []byte{0}, false)}, "application false.* 0x5:"},
 		{"a lane that is ours", [][]byte{streamFrame(3, 0, []byte{1}, false)}, "application false.* 0x5:"},
 		{"beyond the window of a stream", [][]byte{streamFrame(0, strangerWindow, []byte{0}, false)},
