@@ -103,6 +103,7 @@ func heap() int {
 // Many channels whose receivers wait keep bounded memory, also over another connection. Those that go on have
 // everything.
 func TestManyWaitingChannelsAreBoundedAndResume(t *testing.T) {
+	inMakeResume(t)
 	const channels, going, size, each = 100, 10, 50_000, 30
 	cfg := resumable(t, lanes.Single, 0, 1)
 	cfg.Log = nil

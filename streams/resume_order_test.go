@@ -37,7 +37,7 @@ var losses = []struct {
 // The order holds, nothing is lost and nothing comes twice, over connections that are lost in all ways, one soon after
 // the other, until so many are lost as QUIC_DIST_TEST_LOSSES says, or a few.
 func TestOrderHoldsOverLosses(t *testing.T) {
-	resumable(t, lanes.Single, 0, 1)
+	inMakeResume(t)
 	want, workers := 50, 5
 	if n, err := strconv.Atoi(os.Getenv("QUIC_DIST_TEST_LOSSES")); err == nil {
 		want, workers = n, 24

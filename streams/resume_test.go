@@ -16,13 +16,17 @@ import (
 	"quic_dist/internal/testrun"
 )
 
-// resumable is a configuration whose channels outlive their connections. The tests that use it lose connections again
-// and again, and run in make resume only.
-func resumable(t testing.TB, mode lanes.Mode, laneCount, connections int) Config {
+// inMakeResume skips a test that takes long, but for make resume.
+func inMakeResume(t testing.TB) {
 	t.Helper()
 	if os.Getenv("QUIC_DIST_TEST_RESUME") == "" {
 		t.Skip("QUIC_DIST_TEST_RESUME is not set")
 	}
+}
+
+// resumable is a configuration whose channels outlive their connections.
+func resumable(t testing.TB, mode lanes.Mode, laneCount, connections int) Config {
+	t.Helper()
 	cfg := laneConfig(t, mode, laneCount, connections)
 	cfg.Resume = true
 	cfg.KeepAlive = 500 * time.Millisecond
@@ -69,6 +73,7 @@ func exchange(t testing.TB, a, b *Channel, mode lanes.Mode, length int, seed uin
 
 // Nothing is lost, nothing comes twice, and the order holds, however the connections of a channel end.
 func TestAChannelOutlivesItsConnections(t *testing.T) {
+	inMakeResume(t)
 	for _, mode := range []lanes.Mode{lanes.Single, lanes.Bulk, lanes.Sender} {
 		for _, connections := range []int{1, 3} {
 			if mode == lanes.Single && connections > 1 {
