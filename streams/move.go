@@ -33,13 +33,10 @@ func (s *linkSlot) move(dial func(ctx context.Context, s *linkSlot) error, faile
 		}
 		failed(err)
 		s.mu.Lock()
-		lost, why := s.conn == nil, s.gap.cause
-		s.resuming = lost
+		why := s.failedToMoveLocked(err)
+		s.resuming = why != nil
 		s.mu.Unlock()
-		if why == nil {
-			why = &EndError{ConnectionLost, err}
-		}
-		if lost {
+		if why != nil {
 			s.link.resume.reconnect(s, why)
 		}
 	})
@@ -47,6 +44,18 @@ func (s *linkSlot) move(dial func(ctx context.Context, s *linkSlot) error, faile
 		s.giveUp()
 	}
 	return begin
+}
+
+// failedToMoveLocked makes an outage of a move that has left the place without a connection, and returns its cause; nil
+// if there is a connection.
+func (s *linkSlot) failedToMoveLocked(err error) *EndError {
+	if s.conn != nil {
+		return nil
+	}
+	if s.gap.cause == nil {
+		s.gap.cause = &EndError{ConnectionLost, err}
+	}
+	return s.gap.cause
 }
 
 // toTCP makes a TCP connection to where the peer is, and moves the streams of a place to it.

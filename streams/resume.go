@@ -272,6 +272,9 @@ func (e *Endpoint) acceptResume(
 		err = s.attach(conn, r.serial, r.got)
 	}
 	if err != nil {
+		s.mu.Lock()
+		s.failedToMoveLocked(err)
+		s.mu.Unlock()
 		s.expectResumption(&EndError{ConnectionLost, err}, l.resume.limit)
 		return s.refuses(err)
 	}
