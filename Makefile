@@ -9,7 +9,7 @@ rebar3 = cd erlang && REBAR_BASE_DIR=$(CURDIR)/_build rebar3
 platform = $$(go env GOOS)-$$(go env GOARCH)
 
 .NOTPARALLEL:
-.PHONY: tcp help docs setup setup-build setup-test build executable test test-all proxies consumers rabbitmq migration resume tcp go-test page-test eunit ct cover check fuzz dist demo bench wan bench-tools bench-report clean
+.PHONY: help docs setup setup-build setup-test build executable test test-all proxies consumers rabbitmq migration resume links go-test page-test eunit ct cover check fuzz dist demo bench wan bench-tools bench-report clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
@@ -32,7 +32,7 @@ test: setup-test build go-test eunit ct ## all tests of both languages, make dis
 	scripts/test-dist.sh $(platform)
 	scripts/fuzz.sh 5s
 
-test-all: test docs page-test proxies consumers rabbitmq migration resume ## and what takes longer, or needs a browser, web servers or Elixir
+test-all: test docs page-test proxies consumers rabbitmq migration resume links ## and what takes longer, or needs a browser, web servers or Elixir
 	scripts/test-dist.sh
 	test/bench/boot.sh
 
@@ -60,10 +60,13 @@ resume: setup-test build ## links between nodes whose QUIC connections are lost,
 	scripts/test-erlang.sh ct quic_dist_resume_ends_SUITE
 	scripts/test-erlang.sh ct quic_dist_resume_load_SUITE
 
-tcp: setup-test build ## the suites of links again, with the option path tcp
-	QUIC_DIST_TEST_PATH=tcp scripts/test-erlang.sh ct quic_dist_connections_SUITE
-	QUIC_DIST_TEST_PATH=tcp scripts/test-erlang.sh ct quic_dist_traffic_SUITE
-	QUIC_DIST_TEST_PATH=tcp scripts/test-erlang.sh ct quic_dist_order_SUITE
+links: export QUIC_DIST_TEST_PATH = tcp
+links: export QUIC_DIST_TEST_LOCAL = all
+links: setup-test build ## the suites of links again, over TCP and over local links
+	scripts/test-erlang.sh ct quic_dist_SUITE
+	scripts/test-erlang.sh ct quic_dist_connections_SUITE
+	scripts/test-erlang.sh ct quic_dist_traffic_SUITE
+	scripts/test-erlang.sh ct quic_dist_order_SUITE
 
 migration: setup-test build ## the rehearsal of docs/MIGRATION.md: a cluster from TCP to QUIC and back
 	scripts/test-erlang.sh ct quic_epmd_migration_SUITE $(CASE)

@@ -3,7 +3,9 @@
 %%
 %% inet_tcp is the measure: a case that passes over it and fails over another carrier shows a fault
 %% of ours. A group with the name of a data plane is for quic; webdist has one group for each way
-%% in which a node gets a connection from its sidecar.
+%% in which a node gets a connection from its sidecar. What options choose beside QUIC is for `make
+%% links': QUIC_DIST_TEST_LOCAL adds a group of local links, and QUIC_DIST_TEST_PATH is the option
+%% path of the groups of quic.
 -module(quic_dist_pair).
 
 -export([groups/2, init_group/2, end_group/2, end_case/2]).
@@ -22,10 +24,9 @@ groups(Cases, More) ->
         {inet_tcp, [], Cases ++ Port},
         {quic_socket, [], Cases ++ Port ++ Quic},
         {quic_stdio, [], Cases ++ Quic},
-        {quic_local, [], Cases ++ Port},
         {webdist_descriptor, [], Cases ++ Port},
         {webdist_copy, [], Cases ++ Port}
-    ].
+    ] ++ [{quic_local, [], Cases ++ Port} || os:getenv("QUIC_DIST_TEST_LOCAL") =/= false].
 
 %% @doc For init_per_group of such a group.
 -spec init_group(Group :: atom(), config()) -> config().
@@ -47,7 +48,6 @@ nodes_of(webdist_descriptor) ->
 nodes_of(webdist_copy) ->
     {webdist, #{webdist => [{port, quic_dist_run:free_port()}, {hand_over, false}]}}.
 
-%% The links of the groups of quic go over TCP if the environment says so.
 path() ->
     case os:getenv("QUIC_DIST_TEST_PATH") of
         false -> [];
