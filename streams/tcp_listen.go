@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"quic_dist/internal/mux"
+	"quic_dist/internal/serve"
 )
 
 // listenTCP listens at the TCP port of the listener's number, if the configuration wants that. Without it links are
@@ -35,25 +36,15 @@ func (e *Endpoint) listenTCP(l *listener) {
 	e.work.Fork(func() { e.acceptTCP(l, tcp.(*net.TCPListener)) })
 }
 
-// acceptPause is how long an acceptor waits when the process has no descriptor left.
-const acceptPause = 100 * time.Millisecond
-
 func (e *Endpoint) acceptTCP(l *listener, tcp *net.TCPListener) {
-	for {
-		conn, err := tcp.AcceptTCP()
-		if err != nil {
-			if !sleep(l.open, acceptPause) {
-				return
-			}
-			continue
-		}
+	serve.Loop(tcp.AcceptTCP, func(error) {}, func(conn *net.TCPConn) {
 		from := addrPort(conn.RemoteAddr())
 		cfg := e.current.Load()
 		slot, err := e.admission.enter(cfg, from.Addr(), true, time.Now())
 		if err != nil {
 			e.flood.note(&e.flood.connections, conn.RemoteAddr())
 			_ = conn.Close()
-			continue
+			return
 		}
 		in := &inbound{settings: cfg, since: time.Now(), slot: slot}
 		// Owns the connection until it is accepted; ends with the hello timeout or the listener; Run waits.
@@ -61,7 +52,7 @@ func (e *Endpoint) acceptTCP(l *listener, tcp *net.TCPListener) {
 			slot.leave(false)
 			_ = conn.Close()
 		}
-	}
+	})
 }
 
 // serveTCP gives an inbound TCP connection to the channel that it belongs to, or closes it.
