@@ -111,24 +111,30 @@ func helloOf(fields etf.Map) (Hello, error) {
 		}
 		h.Features = append(h.Features, string(name))
 	}
-	if p := fields.Get("parting"); p != nil {
-		b, ok := p.(etf.Binary)
-		if !ok || len(b) != len(h.Parting) {
-			return Hello{}, broken("hello: parting is not %d bytes", len(h.Parting))
-		}
-		h.Parting = parting([]byte(b))
+	if err := fixedField(fields, "parting", h.Parting[:]); err != nil {
+		return Hello{}, err
 	}
-	if p := fields.Get("proof"); p != nil {
-		b, ok := p.(etf.Binary)
-		if !ok || len(b) != len(h.Proof) {
-			return Hello{}, broken("hello: proof is not %d bytes", len(h.Proof))
-		}
-		h.Proof = cookie.Proof([]byte(b))
+	if err := fixedField(fields, "proof", h.Proof[:]); err != nil {
+		return Hello{}, err
 	}
 	if err := parseLocal(&h, fields); err != nil {
 		return Hello{}, err
 	}
 	return h, parseOffer(&h, fields)
+}
+
+// fixedField reads a field that has as many bytes as to. If there is none, to stays as it is.
+func fixedField(fields etf.Map, key etf.Atom, to []byte) error {
+	value := fields.Get(key)
+	if value == nil {
+		return nil
+	}
+	b, ok := value.(etf.Binary)
+	if !ok || len(b) != len(to) {
+		return broken("hello: %s is not %d bytes", key, len(to))
+	}
+	copy(to, b)
+	return nil
 }
 
 // parseOffer reads what a hello says of streams. Nothing said is one stream.
@@ -151,19 +157,11 @@ func parseOffer(h *Hello, fields etf.Map) error {
 		}
 		*f.to = int(n)
 	}
-	if join := fields.Get("join"); join != nil {
-		b, ok := join.(etf.Binary)
-		if !ok || len(b) != joinTokenSize {
-			return broken("hello: join is not %d bytes", joinTokenSize)
-		}
-		h.Join = joinToken([]byte(b))
+	if err := fixedField(fields, "join", h.Join[:]); err != nil {
+		return err
 	}
-	if resume := fields.Get("resume"); resume != nil {
-		b, ok := resume.(etf.Binary)
-		if !ok || len(b) != resumeTokenSize {
-			return broken("hello: resume is not %d bytes", resumeTokenSize)
-		}
-		h.Resume = resumeToken([]byte(b))
+	if err := fixedField(fields, "resume", h.Resume[:]); err != nil {
+		return err
 	}
 	return nil
 }

@@ -99,12 +99,8 @@ func appendLocal(fields etf.Map, h Hello) etf.Map {
 
 // parseLocal reads them.
 func parseLocal(h *Hello, fields etf.Map) error {
-	if p := fields.Get("place"); p != nil {
-		b, ok := p.(etf.Binary)
-		if !ok || len(b) != placeSize {
-			return broken("hello: place is not %d bytes", placeSize)
-		}
-		h.Place = placeProof([]byte(b))
+	if err := fixedField(fields, "place", h.Place[:]); err != nil {
+		return err
 	}
 	if m := fields.Get("meeting"); m != nil {
 		tuple, ok := m.(etf.Tuple)
