@@ -428,7 +428,7 @@ last_words(Config) ->
     after scale(5000) -> error(unheard)
     end.
 
-%% Who comes to the socket
+%% Programs that connect to the socket
 
 %% A program of this user that shows no token, or a wrong one, gets nothing and is turned away; and
 %% so many that wait in silence keep nobody out for long.
@@ -528,7 +528,7 @@ certificates(Config) ->
     #{identity := Identity} = call(A, quic_dist, info, [name(B)]),
     ?assertNotEqual(nomatch, string:find(Identity, atom_to_binary(name(B)))).
 
-%% Who is of another place
+%% Nodes of another place
 
 root() -> os:cmd("id -u") =:= "0\n".
 

@@ -32,7 +32,7 @@ type Mux struct {
 	reading chan struct{} // closed when run ends
 
 	writing turns
-	scratch []byte // owned by who has the turn
+	scratch []byte // owned by the goroutine that has the turn
 
 	mu       sync.Mutex // guards what follows
 	started  bool
